@@ -1,0 +1,1 @@
+"""Train, evaluate and serve LLM agents that manage their own memory, in JAX."""

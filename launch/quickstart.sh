@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# From a fresh machine to a trained policy: sets up .venv, trains the embedded default
+# (tiny backbone, multi-hop tasks) and compares the policy before and after.
+#
+#   bash launch/quickstart.sh [workdir]
+#
+# Everything lands in the work directory (default runs/quickstart): checkpoints,
+# metrics.jsonl, TensorBoard events, evaluation.json and .csv, learning_curve.png,
+# trajectories.md. A run that was interrupted continues where it stopped.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+workdir="${1:-runs/quickstart}"
+python experiments/train.py --config=experiments/configs/quickstart.py --workdir="${workdir}"
+python experiments/evaluate.py --workdir="${workdir}" --methods=agemem_norl,agemem
