@@ -1,0 +1,100 @@
+"""What really happened in an episode, recorded as it happens.
+
+Rewards and statistics are computed from these events and never from text that
+names a tool: a call that failed leaves an event with `ok=False` and earns nothing.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievedEntry:
+    """One memory that a retrieval brought into the context.
+
+    `score` is the cosine similarity to the query, in [-1, 1].
+    """
+
+    memory_id: str
+    content: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolEvent:
+    """One tool call that was tried.
+
+    Attributes:
+      stage: 1, 2 or 3.
+      step: index of the policy's action in the trajectory.
+      name: tool name as in the schemas, or what the policy wrote if unknown.
+      arguments: the arguments after alias resolution; raw if invalid.
+      ok: whether the tool did its work.
+      changed: whether the memory store or the context is now different.
+      error: what the policy was told when `ok` is false.
+      memory_id: the entry added, updated or deleted.
+      content: the content stored by an add or update, or the summary written.
+      retrieved: the entries that a retrieval returned, best first.
+      tokens_before, tokens_after: context length around the call, in tokens.
+    """
+
+    stage: int
+    step: int
+    name: str
+    arguments: Mapping[str, Any]
+    ok: bool
+    changed: bool = False
+    error: str | None = None
+    memory_id: str | None = None
+    content: str | None = None
+    retrieved: tuple[RetrievedEntry, ...] = ()
+    tokens_before: int = 0
+    tokens_after: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatEvent:
+    """A response that the parser could not read as the protocol asks."""
+
+    stage: int
+    step: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AnswerEvent:
+    """An `<answer>`. Only one of Stage 3 is the task's answer.
+
+    Attributes:
+      context_tokens: prompt length when the answer was produced, in tokens.
+      context_text: contents of the context when the answer was produced, the
+        system message and the query left out.
+    """
+
+    stage: int
+    step: int
+    answer: str
+    context_tokens: int
+    context_text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OverflowEvent:
+    """The context passed the token budget T_max; the episode ends."""
+
+    stage: int
+    step: int
+    context_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundLimitEvent:
+    """Stage 3 used its N_max rounds without an answer."""
+
+    stage: int
+    step: int
+    rounds: int
+
+
+Event = ToolEvent | FormatEvent | AnswerEvent | OverflowEvent | RoundLimitEvent

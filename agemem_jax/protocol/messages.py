@@ -1,0 +1,92 @@
+"""The short-term context C_t as messages that carry their token ids.
+
+A message is tokenised once, when it enters the context; a sampled response keeps
+the ids that were sampled. The prompt is the concatenation of message ids, so what
+is trained on is what was sampled (nothing is ever tokenised again).
+"""
+
+import dataclasses
+import enum
+
+
+class Kind(enum.Enum):
+    """What a message is, which decides what context tools may do with it."""
+
+    SYSTEM = "system"
+    TASK_MESSAGE = "task_message"  # Stage 1 conversation, I_q
+    DISTRACTOR = "distractor"  # Stage 2
+    QUERY = "query"  # Stage 3, q
+    RESPONSE = "response"  # sampled from the policy
+    TOOL_RESULT = "tool_result"
+    SUMMARY = "summary"
+
+
+PINNED = frozenset({Kind.SYSTEM, Kind.QUERY})
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """One message of the context.
+
+    Attributes:
+      role: "system", "user" or "assistant".
+      text: the content, without the chat format's delimiters.
+      token_ids: the whole message as the model sees it, delimiters included.
+      kind: where it came from.
+    """
+
+    role: str
+    text: str
+    token_ids: tuple[int, ...]
+    kind: Kind
+
+    @property
+    def pinned(self) -> bool:
+        """True for messages that no filter or summary may remove (section 3.2)."""
+        return self.kind in PINNED
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """An immutable list of messages: every edit returns a new context."""
+
+    messages: tuple[Message, ...] = ()
+
+    def append(self, message: Message) -> "Context":
+        return Context(self.messages + (message,))
+
+    def without(self, indices: frozenset[int]) -> "Context":
+        """Drops the messages at `indices`; pinned ones stay whatever is asked."""
+        return Context(
+            tuple(
+                message
+                for index, message in enumerate(self.messages)
+                if message.pinned or index not in indices
+            )
+        )
+
+    def replace(self, indices: frozenset[int], message: Message) -> "Context":
+        """Puts `message` where the first removed message stood; pinned ones stay."""
+        removed = [i for i in sorted(indices) if not self.messages[i].pinned]
+        if not removed:
+            return self
+        kept: list[Message] = []
+        for index, old in enumerate(self.messages):
+            if index == removed[0]:
+                kept.append(message)
+            if index not in removed:
+                kept.append(old)
+        return Context(tuple(kept))
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(token for message in self.messages for token in message.token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(message.token_ids) for message in self.messages)
+
+    @property
+    def text(self) -> str:
+        """The contents joined by newlines, for judges and reports."""
+        return "\n".join(message.text for message in self.messages)
