@@ -1,0 +1,5 @@
+"""HotpotQA, distractor setting: official rows, a TFDS builder, and tasks made of them."""
+
+from agemem_jax.tasks.hotpotqa.source import HotpotQASource, HotpotQATaskConfig, to_task
+
+__all__ = ["HotpotQASource", "HotpotQATaskConfig", "to_task"]
