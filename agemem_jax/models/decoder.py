@@ -1,0 +1,450 @@
+"""One config-driven Flax decoder, and the pure functions through which it is used.
+
+Layers are unrolled: a scan over layers would copy every KV cache at every token on CPU.
+Axis order: [batch, token, ...] for activations, [slot, length, kv_head, head_dim] for
+caches. LoRA matrices live in a collection of their own, apart from the parameters.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from agemem_jax.models.config import DecoderConfig
+
+_BLOCK = 128  # queries per block of packed attention
+_MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
+
+
+@flax.struct.dataclass
+class Weights:
+    """What a forward pass reads: base parameters, and LoRA matrices or None."""
+
+    params: PyTree
+    lora: PyTree | None = None
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of every layer, each [slot, length, kv_head, head_dim]."""
+
+    k: tuple[Float[Array, "slot length kv_head head_dim"], ...]
+    v: tuple[Float[Array, "slot length kv_head head_dim"], ...]
+
+
+class Projection(nn.Module):
+    """A bias-free linear map with an optional low-rank addition."""
+
+    config: DecoderConfig
+    features: int
+    axes: tuple[str, str]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch features"]:
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        y = x @ kernel.astype(dtype)
+        if config.lora_rank and self.name in config.lora_targets:
+            rank = config.lora_rank
+            shape_a, shape_b = (x.shape[-1], rank), (rank, self.features)
+            normal = nn.with_logical_partitioning(
+                nn.initializers.normal(0.02), (self.axes[0], "lora_rank")
+            )
+            zeros = nn.with_logical_partitioning(
+                nn.initializers.zeros_init(), ("lora_rank", self.axes[1])
+            )
+            # Drawn in a function, since there is a random key at initialisation only.
+            a = self.variable("lora", "a", lambda: normal(self.make_rng("lora"), shape_a)).value
+            b = self.variable("lora", "b", lambda: zeros(None, shape_b)).value
+            y += (x @ a.astype(dtype)) @ b.astype(dtype) * (config.lora_alpha / rank)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation, computed in float32."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",))
+        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        y = x.astype(jnp.float32)
+        y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * scale).astype(x.dtype)
+
+
+def rotate(
+    x: Float[Array, "batch token head head_dim"],
+    positions: Int[Array, "batch token"],
+    theta: float,
+) -> Float[Array, "batch token head head_dim"]:
+    """Rotary position embedding; the two halves of a head are the pairs' parts."""
+    half = x.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[..., None, None].astype(jnp.float32) * frequency
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def attend(
+    query: Float[Array, "batch token head head_dim"],
+    keys: Float[Array, "batch length kv_head head_dim"],
+    values: Float[Array, "batch length kv_head head_dim"],
+    mask: Bool[Array, "batch token length"],
+) -> Float[Array, "batch token head head_dim"]:
+    """Grouped-query attention without repeating keys; softmax in float32."""
+    return _attend_parts(query, ((keys, values, mask),))
+
+
+def _attend_parts(query, parts):
+    """Attention over several (keys, values, mask), as if they stood one after another.
+
+    Keys and values without a batch axis are shared by the whole batch and not copied.
+    """
+    batch, tokens, heads, dim = query.shape
+    kv_heads = parts[0][0].shape[-2]
+    grouped = query.reshape(batch, tokens, kv_heads, heads // kv_heads, dim)
+    scores = []
+    for keys, _, mask in parts:
+        form = "btkgd,blkd->bkgtl" if keys.ndim == 4 else "btkgd,lkd->bkgtl"
+        score = jnp.einsum(form, grouped, keys, preferred_element_type=jnp.float32)
+        scores.append(jnp.where(mask[:, None, None], score * dim**-0.5, _MASKED))
+    probabilities = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
+    mixed, start = 0.0, 0
+    for keys, values, _ in parts:
+        length = keys.shape[-3]
+        share = probabilities[..., start : start + length].astype(values.dtype)
+        form = "bkgtl,blkd->btkgd" if values.ndim == 4 else "bkgtl,lkd->btkgd"
+        mixed, start = mixed + jnp.einsum(form, share, values), start + length
+    return mixed.reshape(batch, tokens, heads, dim)
+
+
+@flax.struct.dataclass
+class Packing:
+    """How packed rows attend.
+
+    Attributes:
+      segment_ids: a token attends to itself and to earlier tokens of its segment; 0 is
+        padding.
+      uses_prefix: whether a token also attends to the shared prefix.
+    """
+
+    segment_ids: Int[Array, "row token"]
+    uses_prefix: Bool[Array, "row token"]
+
+
+def _attend_packed(query, keys, values, packing: Packing, prefix):
+    """Causal attention within segments, in blocks of queries.
+
+    A block looks at no key behind its last query, which halves the work of a row.
+    """
+    mixed = []
+    for start in range(0, query.shape[1], _BLOCK):
+        end = min(start + _BLOCK, query.shape[1])
+        ids = packing.segment_ids
+        causal = jnp.arange(start, end)[:, None] >= jnp.arange(end)
+        mask = causal & (ids[:, start:end, None] == ids[:, None, :end])
+        parts = [(keys[:, :end], values[:, :end], mask)]
+        if prefix is not None:
+            shape = (*ids[:, start:end].shape, prefix[0].shape[1])
+            seen = jnp.broadcast_to(packing.uses_prefix[:, start:end, None], shape)
+            parts.insert(0, (prefix[0][0], prefix[1][0], seen))
+        mixed.append(_attend_parts(query[:, start:end], parts))
+    return jnp.concatenate(mixed, axis=1)
+
+
+class Attention(nn.Module):
+    """Self-attention over packed rows, or over a slot's cache."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x, positions, mask, cache, attend_length, packing, prefix):
+        config = self.config
+        batch, tokens, _ = x.shape
+
+        def project(name, heads):
+            width = heads * config.head_dim
+            axes = ("embed", "heads" if name == "q_proj" else "kv_heads")
+            y = Projection(config, width, axes, name=name)(x)
+            return y.reshape(batch, tokens, heads, config.head_dim)
+
+        query = rotate(project("q_proj", config.num_heads), positions, config.rope_theta)
+        keys = rotate(project("k_proj", config.num_kv_heads), positions, config.rope_theta)
+        values = project("v_proj", config.num_kv_heads)
+        if cache is not None:
+            rows = jnp.arange(batch)[:, None]
+            cache = tuple(
+                old.at[rows, positions].set(new.astype(old.dtype), mode="drop")
+                for old, new in zip(cache, (keys, values), strict=True)
+            )
+            keys, values = (held[:, :attend_length].astype(x.dtype) for held in cache)
+        if packing is None:
+            mixed = attend(query, keys, values, mask)
+        else:
+            mixed = _attend_packed(query, keys, values, packing, prefix)
+        mixed = mixed.reshape(batch, tokens, -1)
+        mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
+        return mixed, cache
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x):
+        config = self.config
+        gate = Projection(config, config.ffn_width, ("embed", "mlp"), name="gate_proj")(x)
+        up = Projection(config, config.ffn_width, ("embed", "mlp"), name="up_proj")(x)
+        hidden = nn.with_logical_constraint(nn.silu(gate) * up, ("batch", "token", "mlp"))
+        return Projection(config, config.width, ("mlp", "embed"), name="down_proj")(hidden)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention and feed-forward with residuals."""
+
+    config: DecoderConfig
+    attend_length: int | None = None
+
+    @nn.compact
+    def __call__(self, x, positions, mask, cache, packing, prefix):
+        config = self.config
+        mixed, cache = Attention(config, name="attention")(
+            RMSNorm(config.rms_eps, name="attention_norm")(x),
+            positions,
+            mask,
+            cache,
+            self.attend_length,
+            packing,
+            prefix,
+        )
+        x = x + mixed
+        x = x + FeedForward(config, name="mlp")(RMSNorm(config.rms_eps, name="mlp_norm")(x))
+        return nn.with_logical_constraint(x, ("batch", "token", "embed")), cache
+
+
+class Decoder(nn.Module):
+    """Token ids to final hidden states. The vocabulary projection is `unembed`."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens, positions, mask=None, cache=None, attend_length=None, packing=None,
+        prefix=None,
+    ):  # fmt: skip
+        config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        shape = (config.vocab_size, config.width)
+        table = self.param("embedding", init, shape, jnp.float32)
+        if not config.tied_embeddings:
+            self.param("output", init, shape, jnp.float32)
+        x = nn.with_logical_constraint(table[tokens].astype(dtype), ("batch", "token", "embed"))
+        make = nn.remat(Layer) if config.remat and cache is None else Layer
+        k, v = [], []
+        for index in range(config.num_layers):
+            layer = make(config, attend_length, name=f"layer_{index}")
+            held = None if cache is None else (cache.k[index], cache.v[index])
+            shared = None if prefix is None else (prefix.k[index], prefix.v[index])
+            x, held = layer(x, positions, mask, held, packing, shared)
+            if held is not None:
+                k.append(held[0])
+                v.append(held[1])
+        x = RMSNorm(config.rms_eps, name="final_norm")(x)
+        return x, None if cache is None else Cache(tuple(k), tuple(v))
+
+
+def _variables(weights: Weights) -> dict[str, PyTree]:
+    variables = {"params": weights.params}
+    if weights.lora is not None:
+        variables["lora"] = weights.lora
+    return variables
+
+
+def _without_lora(config: DecoderConfig, weights: Weights) -> DecoderConfig:
+    """The configuration under which weights without LoRA matrices run."""
+    if weights.lora is not None or not config.lora_rank:
+        return config
+    return dataclasses.replace(config, lora_rank=0)
+
+
+def _init(config: DecoderConfig, key: Key[Array, ""]) -> dict[str, PyTree]:
+    one = jnp.zeros((1, 1), jnp.int32)
+    params_key, lora_key = jax.random.split(key)
+    keys = {"params": params_key, "lora": lora_key}
+    return Decoder(config).init(keys, one, one, jnp.ones((1, 1, 1), bool))
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def init_params(config: DecoderConfig, key: Key[Array, ""]) -> PyTree:
+    """Random float32 parameters."""
+    return nn.unbox(_init(config, key)["params"])
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def init_lora(config: DecoderConfig, key: Key[Array, ""]) -> PyTree:
+    """Fresh LoRA matrices: their product is zero, so they change nothing yet."""
+    if not config.lora_rank:
+        raise ValueError("init_lora needs a configuration whose lora_rank is at least 1.")
+    return nn.unbox(_init(config, key)["lora"])
+
+
+def logical_axes(config: DecoderConfig) -> PyTree:
+    """The logical axis names of every parameter, as `PartitionSpec`s of names."""
+    return nn.get_partition_spec(_abstract(config)["params"])
+
+
+def lora_logical_axes(config: DecoderConfig) -> PyTree:
+    """The logical axis names of every LoRA matrix, likewise."""
+    return nn.get_partition_spec(_abstract(config)["lora"])
+
+
+def abstract_params(config: DecoderConfig) -> PyTree:
+    """Shapes and dtypes of the parameters as `jax.ShapeDtypeStruct`s; nothing is computed."""
+    return nn.unbox(_abstract(config)["params"])
+
+
+def _abstract(config: DecoderConfig) -> dict[str, PyTree]:
+    return jax.eval_shape(functools.partial(_init, config), jax.random.key(0))
+
+
+def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
+    """Parameters that do alone what `Weights(params, lora)` does together."""
+    scale = config.lora_alpha / config.lora_rank
+
+    def merge(base: Any, low_rank: Any) -> Any:
+        if "a" in low_rank and "b" in low_rank:
+            return {**base, "kernel": base["kernel"] + scale * low_rank["a"] @ low_rank["b"]}
+        return {
+            name: merge(value, low_rank[name]) if name in low_rank else value
+            for name, value in base.items()
+        }
+
+    return merge(params, lora)
+
+
+def init_cache(config: DecoderConfig, slots: int, length: int, dtype: Any) -> Cache:
+    """An empty cache."""
+    shape = (slots, length, config.num_kv_heads, config.head_dim)
+    layers = range(config.num_layers)
+    return Cache(
+        tuple(jnp.zeros(shape, dtype) for _ in layers),
+        tuple(jnp.zeros(shape, dtype) for _ in layers),
+    )
+
+
+def forward(
+    config: DecoderConfig,
+    weights: Weights,
+    tokens: Int[Array, "row token"],
+    positions: Int[Array, "row token"],
+    segment_ids: Int[Array, "row token"],
+    prefix: Int[Array, " prefix"] | None = None,
+    uses_prefix: Bool[Array, "row token"] | None = None,
+) -> Float[Array, "row token width"]:
+    """Hidden states of packed rows.
+
+    A token attends to itself and to earlier tokens of the same segment. Segment id 0 is
+    padding: it attends to padding only, and no other token sees it.
+
+    Args:
+      config: of the decoder.
+      weights: of the decoder.
+      tokens: packed segments.
+      positions: of a token in its segment, the prefix counted where it is used.
+      segment_ids: 1, 2, ... within a row.
+      prefix: tokens that segments share at their start; computed once for all rows, and
+        gradients flow back through it.
+      uses_prefix: which tokens stand behind the prefix; all, when left out.
+    """
+    decoder = Decoder(_without_lora(config, weights))
+    variables = _variables(weights)
+    if uses_prefix is None:
+        uses_prefix = jnp.ones(tokens.shape, bool)
+    shared = None
+    if prefix is not None and prefix.shape[0]:
+        length = prefix.shape[0]
+        cache = init_cache(config, 1, length, jnp.dtype(config.compute_dtype))
+        order = jnp.arange(length)
+        mask = (order[None, :] <= order[:, None])[None]
+        shared = decoder.apply(variables, prefix[None], order[None], mask, cache, length)[1]
+    packing = Packing(segment_ids, uses_prefix)
+    return decoder.apply(variables, tokens, positions, packing=packing, prefix=shared)[0]
+
+
+def forward_cached(
+    config: DecoderConfig,
+    weights: Weights,
+    tokens: Int[Array, "slot token"],
+    positions: Int[Array, "slot token"],
+    cache: Cache,
+    *,
+    attend_length: int,
+) -> tuple[Float[Array, "slot token width"], Cache]:
+    """Hidden states of new tokens, whose keys and values are written into the cache.
+
+    Args:
+      config: of the decoder.
+      weights: of the decoder.
+      tokens: new tokens of every slot: one when decoding, a chunk when prefilling.
+      positions: where they stand in their slot. A token at or past the cache's length
+        writes nothing: give padding such a position.
+      cache: what the slots hold; positions before the new ones must be filled.
+      attend_length: how much of the cache is attended to; static, and past every
+        position that matters.
+    """
+    mask = jnp.arange(attend_length)[None, None] <= positions[:, :, None]
+    decoder = Decoder(_without_lora(config, weights))
+    return decoder.apply(_variables(weights), tokens, positions, mask, cache, attend_length)
+
+
+def unembed(
+    config: DecoderConfig, weights: Weights, hidden: Float[Array, "*batch width"]
+) -> Float[Array, "*batch vocab"]:
+    """Logits in float32. The table stays [vocab, width] and is contracted on its last axis."""
+    table = weights.params["embedding" if config.tied_embeddings else "output"]
+    return jnp.einsum(
+        "...w,vw->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32
+    )
+
+
+def token_log_probs(
+    config: DecoderConfig,
+    weights: Weights,
+    hidden: Float[Array, "target width"],
+    targets: Int[Array, " target"],
+    *,
+    temperature: float = 1.0,
+    chunk: int = 1024,
+) -> tuple[Float[Array, " target"], Float[Array, " target"]]:
+    """Log-probabilities of `targets`, and entropies, in float32.
+
+    Works through `chunk` targets at a time and recomputes logits in the backward pass,
+    so that no [target, vocab] array of all targets exists.
+    """
+    count = hidden.shape[0]
+    chunk = min(chunk, count)
+    pad = -count % chunk
+    hidden = jnp.pad(hidden, ((0, pad), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
+    targets = jnp.pad(targets, (0, pad)).reshape(-1, chunk)
+
+    @jax.checkpoint
+    def one(part):
+        states, ids = part
+        log_probs = jax.nn.log_softmax(unembed(config, weights, states) / temperature, axis=-1)
+        chosen = jnp.take_along_axis(log_probs, ids[:, None], axis=-1)[:, 0]
+        return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    log_probs, entropy = jax.lax.map(one, (hidden, targets))
+    return log_probs.reshape(-1)[:count], entropy.reshape(-1)[:count]

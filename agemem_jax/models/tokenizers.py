@@ -1,0 +1,90 @@
+"""Tokenizers of backbones, as transformers' fast tokenizers; none of them needs torch.
+
+Each satisfies `agemem_jax.protocol.chat_formats.Tokenizer`.
+"""
+
+import os
+import pathlib
+import tempfile
+
+import gguf
+import tokenizers
+import transformers
+from absl import logging
+
+from agemem_jax.models import gguf_import
+
+
+def from_file(path: str | os.PathLike) -> transformers.PreTrainedTokenizerFast:
+    """Loads a tokenizer.json.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a tokenizer.json.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no tokenizer file {path}.")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(path)
+    except Exception as error:  # the library raises the bare class
+        raise ValueError(f"{path} cannot be read as a tokenizer.json ({error}).") from error
+    return _wrap(tokenizer)
+
+
+def from_gguf(
+    path: str | os.PathLike, reader: gguf.GGUFReader | None = None
+) -> transformers.PreTrainedTokenizerFast:
+    """Loads the tokenizer that a GGUF file carries.
+
+    Reading one takes seconds, so the result is kept beside the file as
+    `<name>.tokenizer.json` where the folder can be written to.
+
+    Args:
+      path: of the file.
+      reader: the same file where it is open already.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read, or carries a tokenizer of an unknown kind.
+    """
+    path = pathlib.Path(path)
+    kept = path.with_name(f"{path.name}.tokenizer.json")
+    if kept.is_file() and path.is_file() and kept.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+        return from_file(kept)
+    tokenizer = gguf_import.read_tokenizer(reader or gguf_import.open_gguf(path))
+    try:
+        _write(tokenizer, kept)
+    except OSError as error:
+        logging.info("The tokenizer is not kept beside %s: %s", path, error)
+    return _wrap(tokenizer)
+
+
+def from_directory(path: str | os.PathLike) -> transformers.PreTrainedTokenizerFast:
+    """Loads the tokenizer of a Hugging Face model directory.
+
+    Raises:
+      FileNotFoundError: there is no such directory.
+    """
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"There is no model directory {os.fspath(path)}.")
+    return transformers.AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
+
+
+def _wrap(tokenizer: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFast:
+    # Clean-up would change spaces before punctuation: decoded text must be what was encoded.
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False
+    )
+
+
+def _write(tokenizer: tokenizers.Tokenizer, path: pathlib.Path) -> None:
+    """Writes whole or not at all: another process may be loading the same file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    os.close(handle)
+    try:
+        tokenizer.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

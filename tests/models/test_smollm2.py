@@ -1,0 +1,121 @@
+"""The real SmolLM2-135M against transformers on torch, both from the same GGUF file."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agemem_jax.models import decoder, registry, weights_cache
+from agemem_jax.models.decoder import Weights
+
+PROMPT = (
+    "<|im_start|>user\nName three rivers of France, and  12 of its towns.<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+NEW_TOKENS = 64
+
+
+@pytest.fixture(scope="module")
+def folder():
+    found = weights_cache.find("smollm2-135m")
+    if found is None or not list(found.glob("*.gguf")):
+        pytest.skip("the GGUF of smollm2-135m is not fetched; see experiments/fetch_weights.py")
+    return found
+
+
+@pytest.fixture(scope="module")
+def backbone(folder):
+    return registry.load_backbone("smollm2-135m", key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def oracle(folder):
+    """transformers' own conversion of the file, without the loader that needs accelerate."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle and is not installed")
+    import transformers
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    (path,) = folder.glob("*.gguf")
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=path.name)
+    with torch.device("meta"):
+        names = transformers.LlamaForCausalLM(config)
+    state = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=names)["tensors"]
+    model = transformers.LlamaForCausalLM(config).eval()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert missing == ["lm_head.weight"] and not unexpected  # tied to the embedding
+    model.tie_weights()
+    return model
+
+
+def test_logits_equal_those_of_transformers_to_a_thousandth(backbone, oracle):
+    import torch
+
+    ids = np.array([backbone.tokenizer.encode(PROMPT, add_special_tokens=False)])
+    with torch.no_grad():
+        expected = oracle(torch.from_numpy(ids)).logits.numpy()
+    weights = Weights(backbone.params)
+    forward = jax.jit(decoder.forward, static_argnums=0)
+    positions = np.arange(ids.shape[1])[None]
+    hidden = forward(backbone.config, weights, ids, positions, np.ones_like(ids))
+    logits = decoder.unembed(backbone.config, weights, hidden)
+    np.testing.assert_allclose(logits, expected, atol=1e-3, rtol=0)
+
+
+def test_sixty_four_greedy_tokens_through_the_cache_equal_those_of_transformers(backbone, oracle):
+    import torch
+
+    ids = backbone.tokenizer.encode(PROMPT, add_special_tokens=False)
+    with torch.no_grad():
+        prompt = torch.tensor([ids])
+        expected = oracle.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+            eos_token_id=None,
+        )[0, len(ids) :].tolist()
+    assert len(expected) == NEW_TOKENS and len(set(expected)) > 10
+
+    length = len(ids) + NEW_TOKENS
+    config, weights = backbone.config, Weights(backbone.params)
+
+    @jax.jit
+    def generate(weights, cache):
+        run = functools.partial(decoder.forward_cached, config, weights, attend_length=length)
+        positions = jnp.arange(len(ids) - 1)[None]
+        _, cache = run(jnp.array([ids[:-1]]), positions, cache)
+
+        def step(carry, index):
+            token, cache = carry
+            hidden, cache = run(token[None, None], (len(ids) - 1 + index)[None, None], cache)
+            token = jnp.argmax(decoder.unembed(config, weights, hidden[0, 0])).astype(jnp.int32)
+            return (token, cache), token
+
+        carry = (jnp.int32(ids[-1]), cache)
+        return jax.lax.scan(step, carry, jnp.arange(NEW_TOKENS))[1]
+
+    cache = decoder.init_cache(config, 1, length, jnp.float32)
+    assert generate(weights, cache).tolist() == expected
+
+
+def test_the_tokenizer_equals_that_of_transformers_where_no_digit_follows_two_spaces(
+    backbone, folder
+):
+    pytest.importorskip("torch", reason="transformers reads GGUF tokenizers with torch only")
+    import transformers
+
+    (path,) = folder.glob("*.gguf")
+    other = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+    texts = (
+        "Hello world, born in 1987; it's 3.14!",
+        "<|im_start|>user\n\n  naïve café  ☃ 日本語<|im_end|>\n",
+        '<tool_call>[{"name": "Add_memory", "arguments": {"content": "a\\tb"}}]</tool_call>',
+    )
+    for text in texts:
+        ids = backbone.tokenizer.encode(text, add_special_tokens=False)
+        assert ids == other.encode(text, add_special_tokens=False)
+        assert backbone.tokenizer.decode(ids, skip_special_tokens=False) == text
+    assert backbone.tokenizer.convert_tokens_to_ids("<|im_end|>") == 2
