@@ -1,0 +1,159 @@
+"""Runs many episodes at once on one engine and one memory store.
+
+The driver gathers what the episodes yielded, answers all memory requests of a tick
+with one batched call, hands generations to the backend, and sends results back as
+they come. Episodes move through slots: one slot, one row of the memory bank and one
+KV cache for an episode's whole life.
+"""
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Key
+
+from agemem_jax.memory import operations
+from agemem_jax.memory.store import MemoryStore
+from agemem_jax.rollout.engine import Engine, GenerationRequest
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.requests import (
+    Generate,
+    Generated,
+    MemoryRequest,
+    Request,
+    SimilarityRequest,
+)
+from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """One episode to play: a task and the typed key of the trajectory."""
+
+    task: Task
+    key: Key[Array, ""]
+
+
+class Backend(Protocol):
+    """What answers generations: the engine, or a script."""
+
+    slots: int
+
+    def begin(self, slot: int, rollout: Rollout) -> None:
+        """A new episode takes `slot`."""
+
+    def submit(self, slot: int, request: Generate) -> None:
+        """Queues a generation of the episode in `slot`."""
+
+    def step(self) -> Sequence[tuple[int, Generated]]:
+        """Works for a while; returns what finished, by slot."""
+
+
+class PolicyBackend:
+    """Answers generations with the policy. Keys are folded per step."""
+
+    def __init__(self, engine: Engine, temperature: float = 1.0):
+        self.slots = engine.config.slots
+        self._engine = engine
+        self._temperature = temperature
+        self._keys: dict[int, Key[Array, ""]] = {}
+
+    def begin(self, slot: int, rollout: Rollout) -> None:
+        self._keys[slot] = rollout.key
+
+    def submit(self, slot: int, request: Generate) -> None:
+        self._engine.submit(
+            GenerationRequest(
+                slot=slot,
+                prompt=request.prompt,
+                max_tokens=request.max_tokens,
+                key=jax.random.fold_in(self._keys[slot], request.step),
+                temperature=self._temperature,
+            )
+        )
+
+    def step(self) -> list[tuple[int, Generated]]:
+        return [
+            (done.slot, Generated(done.token_ids, done.log_probs)) for done in self._engine.step()
+        ]
+
+
+@dataclasses.dataclass
+class _Active:
+    """An episode in a slot, and what it waits for."""
+
+    index: int
+    episode: Generator[Request, Any, Trajectory]
+    waiting_for: Request
+    ticks: int = 0
+
+
+def run_episodes(
+    rollouts: Sequence[Rollout],
+    rules: EpisodeRules,
+    store: MemoryStore,
+    backend: Backend,
+) -> list[Trajectory]:
+    """Plays all rollouts and returns their trajectories in the same order.
+
+    A trajectory depends on its task, its key and the weights, not on its slot nor on
+    what ran beside it.
+    """
+    trajectories: list[Trajectory | None] = [None] * len(rollouts)
+    queue = list(range(len(rollouts)))[::-1]
+    active: dict[int, _Active] = {}
+    generating: set[int] = set()
+
+    def resume(slot: int, result: Any) -> None:
+        """Sends a result; afterwards the slot waits for something else or is free."""
+        entry = active[slot]
+        entry.ticks += 1
+        try:
+            entry.waiting_for = entry.episode.send(result)
+        except StopIteration as finished:
+            trajectories[entry.index] = finished.value
+            del active[slot]
+
+    while queue or active:
+        clears = {}
+        for slot in range(backend.slots):
+            if slot not in active and queue:
+                index = queue.pop()
+                episode = rules.play(rollouts[index].task)
+                backend.begin(slot, rollouts[index])
+                active[slot] = _Active(index, episode, next(episode))
+                clears[slot] = operations.Clear(key=rollouts[index].task.task_id)
+        if clears:
+            store.execute(clears, time=0)
+        _answer_memory(active, store, resume)
+        for slot in sorted(active):
+            request = active[slot].waiting_for
+            if isinstance(request, Generate) and slot not in generating:
+                backend.submit(slot, request)
+                generating.add(slot)
+        for slot, generated in backend.step() if generating else ():
+            generating.discard(slot)
+            resume(slot, generated)
+    return trajectories
+
+
+def _answer_memory(active: dict[int, _Active], store: MemoryStore, resume) -> None:
+    """Answers memory and similarity requests, tick by tick, until none is left."""
+    while True:
+        waiting = {slot: entry.waiting_for for slot, entry in active.items()}
+        memory = {s: r for s, r in waiting.items() if isinstance(r, MemoryRequest)}
+        similarity = {s: r for s, r in waiting.items() if isinstance(r, SimilarityRequest)}
+        if not memory and not similarity:
+            return
+        if memory:
+            times = {slot: active[slot].ticks for slot in memory}
+            results = store.execute({s: r.operation for s, r in memory.items()}, time=times)
+            for slot in sorted(memory):
+                resume(slot, results[slot])
+        if similarity:
+            pairs = [(t, r.criteria) for _, r in sorted(similarity.items()) for t in r.texts]
+            scores = iter(store.similarities(pairs))
+            for slot, request in sorted(similarity.items()):
+                resume(slot, [next(scores) for _ in request.texts])

@@ -1,0 +1,61 @@
+"""What an episode yields and what it is sent back.
+
+An episode never touches a device: it asks, and the driver, which sees all episodes
+at once, answers many of them with one call.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from agemem_jax.memory.operations import Operation
+from agemem_jax.protocol.messages import Context
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Asks the policy for one response; answered with `Generated`.
+
+    Attributes:
+      context: the messages; their ids plus the generation prompt are the prompt.
+      prompt: the exact prompt tokens.
+      max_tokens: limit of the response, the stop token included.
+      stage: 1, 2 or 3.
+      step: index of this action in the trajectory.
+      purpose: an action of the agent, or a summary it asked for itself.
+    """
+
+    context: Context
+    prompt: tuple[int, ...]
+    max_tokens: int
+    stage: int
+    step: int
+    purpose: Literal["act", "summary"] = "act"
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+    """Sampled tokens (stop token included if it came) and their log-probabilities."""
+
+    token_ids: tuple[int, ...]
+    log_probs: Float[np.ndarray, " token"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryRequest:
+    """Asks for one long-term memory operation; answered with `memory.store.Result`."""
+
+    operation: Operation
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarityRequest:
+    """Asks for the cosine similarity of each text to `criteria`; answered with floats."""
+
+    texts: tuple[str, ...]
+    criteria: str
+
+
+Request = Generate | MemoryRequest | SimilarityRequest

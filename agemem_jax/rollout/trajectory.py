@@ -1,0 +1,77 @@
+"""The record of one episode: segments to train on, events to reward.
+
+While the context only grows, consecutive steps share one segment, so training on
+segments gives the per-step gradients at a fraction of the tokens. An edit, a reset
+or a summary prompt starts a new segment (design: every action span is trained
+once, in the segment whose tokens before it are exactly its sampling context).
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from agemem_jax.protocol.events import AnswerEvent, Event
+from agemem_jax.tasks.task import Task
+
+
+@dataclasses.dataclass
+class Segment:
+    """A token sequence with one or more action spans.
+
+    Attributes:
+      token_ids: the tokens, prompt and actions.
+      action_mask: true where the policy sampled the token and it is trained here.
+      step_index: index of the action in the trajectory where `action_mask`, else -1.
+      log_probs: log-probability under the distribution sampled from where
+        `action_mask`, else 0. `log_probs[i]` is that of `token_ids[i]` given
+        `token_ids[:i]`.
+    """
+
+    token_ids: Int[np.ndarray, " token"]
+    action_mask: Bool[np.ndarray, " token"]
+    step_index: Int[np.ndarray, " token"]
+    log_probs: Float[np.ndarray, " token"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TranscriptEntry:
+    """One line of the human-readable record, in order of appearance."""
+
+    stage: int
+    step: int
+    role: str
+    text: str
+
+
+@dataclasses.dataclass
+class Trajectory:
+    """One rollout of one task.
+
+    Attributes:
+      task: what was played.
+      segments: what to train on.
+      events: what happened, in order.
+      transcript: messages and responses as text, in order.
+      prompt_tokens: prompt length of every generation, in tokens.
+      memory: contents of the long-term memory at the end, by id.
+    """
+
+    task: Task
+    segments: list[Segment]
+    events: list[Event]
+    transcript: list[TranscriptEntry]
+    prompt_tokens: list[int]
+    memory: dict[str, str]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.prompt_tokens)
+
+    @property
+    def answer(self) -> AnswerEvent | None:
+        """The Stage 3 answer, or None when the policy never gave one."""
+        for event in reversed(self.events):
+            if isinstance(event, AnswerEvent) and event.stage == 3:
+                return event
+        return None
