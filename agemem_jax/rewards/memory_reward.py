@@ -1,0 +1,99 @@
+"""R_memory: the mean of storage, maintenance and relevance (section 3.5, A.2).
+
+All three are read from events. The final context knows nothing of Stage 1, and the final
+memory nothing of what was stored and deleted again.
+"""
+
+from collections.abc import Sequence
+
+from agemem_jax.protocol.events import Event, ToolEvent
+from agemem_jax.rewards.judges import EntriesItem, StorageItem, memory_quality
+from agemem_jax.tasks.task import Task
+
+__all__ = [
+    "maintenance",
+    "memory_quality",
+    "relevance_item",
+    "retrieved_contents",
+    "stage1_entries",
+    "storage",
+    "storage_items",
+]
+
+
+def _successful(events: Sequence[Event], stage: int | None = None) -> list[ToolEvent]:
+    return [
+        event
+        for event in events
+        if isinstance(event, ToolEvent) and event.ok and stage in (None, event.stage)
+    ]
+
+
+def stage1_entries(events: Sequence[Event]) -> list[str | None]:
+    """What became of the entries added in Stage 1 until its end, in order of adding.
+
+    An entry is judged by the content that Stage 1 left it with, so that correcting it
+    pays; None stands for an entry that Stage 1 deleted.
+    """
+    entries: list[str | None] = []
+    place: dict[str | None, int] = {}
+    for event in _successful(events, stage=1):
+        if event.name == "Add_memory":
+            place[event.memory_id] = len(entries)
+            entries.append(event.content)
+        elif event.memory_id in place:
+            if event.name == "Update_memory":
+                entries[place[event.memory_id]] = event.content
+            elif event.name == "Delete_memory":
+                entries[place.pop(event.memory_id)] = None
+    return entries
+
+
+def storage_items(events: Sequence[Event], task: Task) -> list[StorageItem]:
+    """What a judge is asked: one item per Stage 1 entry that still exists."""
+    return [
+        StorageItem(task.query, task.answer, entry, task.supporting_facts, task.stale_facts)
+        for entry in stage1_entries(events)
+        if entry is not None
+    ]
+
+
+def storage(scores: Sequence[float], total: int, threshold: float = 0.5) -> float:
+    """N_high_quality / max(1, N_total).
+
+    Args:
+      scores: of the entries that were judged; high quality is `threshold` or more.
+      total: entries added in Stage 1, deleted ones included (they are not high quality).
+    """
+    return sum(score >= threshold for score in scores) / max(1, total)
+
+
+def maintenance(events: Sequence[Event]) -> float:
+    """1 if an update or a delete changed the store, in any stage, else 0."""
+    return float(
+        any(
+            event.name in ("Update_memory", "Delete_memory") and event.changed
+            for event in _successful(events)
+        )
+    )
+
+
+def retrieved_contents(events: Sequence[Event]) -> tuple[str, ...]:
+    """Contents that the policy retrieved in Stage 3, where the query is known.
+
+    An entry that came twice with the same content counts once.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for event in _successful(events, stage=3):
+        if event.name == "Retrieve_memory":
+            for entry in event.retrieved:
+                found[entry.memory_id, entry.content] = None
+    return tuple(content for _, content in found)
+
+
+def relevance_item(events: Sequence[Event], task: Task) -> EntriesItem | None:
+    """What a judge is asked; None (a relevance of 0) when nothing was retrieved."""
+    entries = retrieved_contents(events)
+    if not entries:
+        return None
+    return EntriesItem(task.query, task.answer, entries, task.supporting_facts, task.stale_facts)
