@@ -1,0 +1,390 @@
+"""Checkpoints of a run: what is needed to go on, bit for bit, where it stopped.
+
+Orbax writes each one atomically. Those inside a phase live under `steps/`, of which the
+newest few are kept; the end of every curriculum phase is kept for ever under
+`phases/<name>/`. Beside them, `manifests/` holds a checksum of every file, so that damage
+is noticed before it is trained on.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import jax
+from absl import logging
+from jaxtyping import PyTree
+from orbax.checkpoint import v1 as ocp
+
+from agemem_jax.training import integrity
+from agemem_jax.training.train_state import TrainState
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+class DamagedCheckpoint(Exception):
+    """One checkpoint cannot be read back as it was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointInfo:
+    """Where one checkpoint is.
+
+    Attributes:
+      step: as given to `save`.
+      phase: name of the phase that it closes; None inside a phase.
+      path: its folder.
+    """
+
+    step: int
+    phase: str | None
+    path: pathlib.Path
+
+
+class _JsonFile:
+    """A JSON value as one file of a checkpoint (Orbax's `StatefulCheckpointable`)."""
+
+    def __init__(self, value: Any = None):
+        self.value = value
+
+    async def save(self, directory):
+        text = json.dumps(self.value, indent=2)
+
+        async def write():
+            folder = await directory.await_creation()
+            await asyncio.to_thread((folder / "value.json").write_text, text)
+
+        return write()
+
+    async def load(self, directory):
+        async def read():
+            self.value = json.loads((directory / "value.json").read_text())
+
+        return read()
+
+
+def _split(state: TrainState) -> dict[str, PyTree]:
+    """The parts that are written; frozen weights come from the backbone's files."""
+    rest = {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "reference": state.reference,
+        "key": state.key,
+    }
+    return {"trainable": state.trainable, "training": rest}
+
+
+def _abstract(tree: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
+        ),
+        tree,
+    )
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: of the run's checkpoints; made when missing, unless `read_only`.
+      keep: how many checkpoints inside phases are kept. Should the newest be damaged,
+        the one before takes its place, so 2 is the least.
+      read_only: for evaluation beside a run that may still write: never writes, never
+        cleans up.
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 3, read_only: bool = False):
+        if keep < 2:
+            raise ValueError(
+                f"Checkpoints got keep = {keep}; it must be at least 2, so that one is left when "
+                "the newest is damaged."
+            )
+        self.directory = pathlib.Path(os.path.abspath(directory))
+        self._keep = keep
+        self._read_only = read_only
+        self._writers: dict[pathlib.Path, ocp.training.Checkpointer] = {}
+        self._damaged: list[CheckpointInfo] = []
+        self._frozen_fingerprint: int | None = None
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        iterator: Any = None,
+        position: dict[str, Any] | None = None,
+        *,
+        phase_end: str | None = None,
+    ) -> CheckpointInfo:
+        """Writes one checkpoint and returns when it is complete.
+
+        Args:
+          step: counts up over the whole run, phases included.
+          state: everything but `state.frozen` is written; of that, a checksum.
+          iterator: a Grain iterator, or None.
+          position: JSON values: where in the curriculum the run is, and what else is
+            needed to go on.
+          phase_end: name of the phase that this checkpoint closes; it is kept for ever.
+        """
+        if self._read_only:
+            raise ValueError(f"The checkpoints in {self.directory} were opened read-only.")
+        if phase_end is not None and not _NAME.fullmatch(phase_end):
+            raise ValueError(
+                f"phase_end is {phase_end!r}; it must be a name of letters, digits, '.', '+', '-' "
+                "and '_'."
+            )
+        self._set_damaged_aside()
+        info = CheckpointInfo(step, phase_end, self._folder(phase_end) / str(step))
+        if info.path.exists():  # a run that was taken up again from an older checkpoint
+            self._set_aside(info)
+
+        parts = _split(state)
+        record = {
+            "position": position or {},
+            "layout": {name: integrity.layout(part) for name, part in parts.items()},
+            "frozen": self._fingerprint_frozen(state),
+            "has_iterator": iterator is not None,
+        }
+        checkpointables = {**parts, "record": _JsonFile(record)}
+        if iterator is not None:
+            checkpointables["iterator"] = iterator
+        self._writer(phase_end).save_checkpointables(step, checkpointables, force=True)
+        if jax.process_index() == 0:
+            self._write_manifest(info)
+        return info
+
+    def all(self) -> list[CheckpointInfo]:
+        """Every complete checkpoint, newest first; a phase's end goes before its last step."""
+        found = []
+        folders = [(None, self._folder(None))]
+        phases = self.directory / "phases"
+        if phases.is_dir():
+            folders += [(path.name, path) for path in phases.iterdir() if path.is_dir()]
+        for phase, folder in folders:
+            if folder.is_dir():
+                found += [
+                    CheckpointInfo(int(path.name), phase, path)
+                    for path in folder.iterdir()
+                    if path.name.isdigit() and path.is_dir()
+                ]
+
+        def age(info: CheckpointInfo):
+            return info.step, info.phase is not None, info.path.stat().st_mtime_ns
+
+        return sorted(found, key=age, reverse=True)
+
+    def latest(self) -> CheckpointInfo | None:
+        """The newest checkpoint, intact or not; None where a run has none yet."""
+        return next(iter(self.all()), None)
+
+    def restore_latest(
+        self, template: TrainState, iterator: Any = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Reads the newest checkpoint that is intact; logs each damaged one it passes over.
+
+        Args:
+          template: a state of the same configuration: arrays, or `jax.ShapeDtypeStruct`s
+            with shardings. Its `frozen` is handed on as it is.
+          iterator: a Grain iterator over the same data, restored in place.
+
+        Returns:
+          (state, position), or None where the run has no checkpoint yet.
+
+        Raises:
+          ValueError: there are checkpoints but none is intact, or the newest intact one was
+            written with another configuration, other base weights, or without an iterator.
+        """
+        infos = self.all()
+        damaged = []
+        for info in infos:
+            try:
+                restored = self._load(info, template, iterator)
+            except DamagedCheckpoint as error:
+                logging.error("%s Trying the one before it.", error)
+                damaged.append(info)
+                continue
+            self._damaged = damaged
+            return restored
+        if not infos:
+            return None
+        raise ValueError(
+            f"None of the {len(infos)} checkpoints in {self.directory} is intact (the newest is "
+            f"{infos[0].path}); put an intact copy there, or start a run in another directory."
+        )
+
+    def find_phase(self, name: str) -> CheckpointInfo:
+        """The checkpoint that closed phase `name`.
+
+        Raises:
+          FileNotFoundError: no such phase has ended.
+        """
+        infos = self.all()
+        for info in infos:
+            if info.phase == name:
+                return info
+        ended = sorted({info.phase for info in infos if info.phase is not None})
+        raise FileNotFoundError(
+            f"No phase named {name!r} has ended in {self.directory}; phases that have: "
+            f"{', '.join(ended) or 'none'}."
+        )
+
+    def restore_phase(
+        self, name: str, template: TrainState, iterator: Any = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Reads the checkpoint that closed phase `name`; otherwise as `restore_latest`.
+
+        Raises:
+          FileNotFoundError: no such phase has ended.
+          ValueError: its checkpoint is damaged or does not fit the template.
+        """
+        info = self.find_phase(name)
+        try:
+            return self._load(info, template, iterator)
+        except DamagedCheckpoint as error:
+            raise ValueError(str(error)) from error
+
+    def restore_trainable(self, info: CheckpointInfo, template: PyTree) -> PyTree:
+        """Reads only the trained weights of one checkpoint, as evaluation wants them.
+
+        Args:
+          info: one of `all()`, or from `find_phase` or `latest`.
+          template: `TrainState.trainable` of the same configuration, arrays or abstract.
+        """
+        try:
+            self._verify_files(info)
+            record = self._read_record(info)
+            self._check_layout(info, record, {"trainable": template})
+            return self._read(info, {"trainable": _abstract(template)})["trainable"]
+        except DamagedCheckpoint as error:
+            raise ValueError(str(error)) from error
+
+    def close(self) -> None:
+        """Lets go of Orbax's threads."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    # Reading.
+
+    def _load(
+        self, info: CheckpointInfo, template: TrainState, iterator: Any
+    ) -> tuple[TrainState, dict[str, Any]]:
+        self._verify_files(info)
+        record = self._read_record(info)
+        parts = _split(template)
+        self._check_layout(info, record, parts)
+        if record["frozen"] is not None:
+            fingerprint = self._fingerprint_frozen(template)
+            if fingerprint is not None and fingerprint != record["frozen"]:
+                raise ValueError(
+                    f"The checkpoint {info.path} was trained on other base weights than the ones "
+                    "loaded now; use the backbone that the run started with."
+                )
+        wanted = {name: _abstract(part) for name, part in parts.items()}
+        if iterator is not None:
+            if not record["has_iterator"]:
+                raise ValueError(
+                    f"The checkpoint {info.path} holds no data iterator, so the data cannot go on "
+                    "where it stopped; restore it without one."
+                )
+            wanted["iterator"] = iterator
+        loaded = self._read(info, wanted)
+        state = template.replace(trainable=loaded["trainable"], **loaded["training"])
+        return state, record["position"]
+
+    def _read_record(self, info: CheckpointInfo) -> dict[str, Any]:
+        record = self._read(info, {"record": _JsonFile()})["record"].value
+        expected = {"position", "layout", "frozen", "has_iterator"}
+        if not isinstance(record, dict) or not expected <= record.keys():
+            raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: its record is broken.")
+        return record
+
+    def _read(self, info: CheckpointInfo, wanted: dict[str, Any]) -> dict[str, Any]:
+        # Orbax reports damage by many exception types, some of them bare `Exception`.
+        try:
+            return ocp.load_checkpointables(info.path, wanted)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: {reason}.") from error
+
+    def _check_layout(
+        self, info: CheckpointInfo, record: dict[str, Any], parts: dict[str, PyTree]
+    ) -> None:
+        for name, part in parts.items():
+            saved, wanted = record["layout"][name], integrity.layout(part)
+            for path in sorted(saved.keys() | wanted.keys()):
+                if saved.get(path) != wanted.get(path):
+                    raise ValueError(
+                        f"The checkpoint {info.path} was written with another configuration: "
+                        f"{name}{path} is {saved.get(path, 'absent')} there and "
+                        f"{wanted.get(path, 'absent')} here; use the configuration of the run."
+                    )
+
+    # Damage.
+
+    def _manifest(self, info: CheckpointInfo) -> pathlib.Path:
+        parts = info.path.relative_to(self.directory).parts
+        return self.directory / "manifests" / ("-".join(parts) + ".json")
+
+    def _write_manifest(self, info: CheckpointInfo) -> None:
+        manifest = self._manifest(info)
+        integrity.write_manifest(manifest, info.path)
+        for other in manifest.parent.glob("steps-*.json"):
+            if not (self._folder(None) / other.stem.removeprefix("steps-")).exists():
+                other.unlink()  # its checkpoint was one of those no longer kept
+
+    def _verify_files(self, info: CheckpointInfo) -> None:
+        problem = integrity.damage(self._manifest(info), info.path)
+        if problem is not None:
+            raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: {problem}.")
+
+    def _set_damaged_aside(self) -> None:
+        for info in self._damaged:
+            if info.path.exists():
+                self._set_aside(info)
+        self._damaged = []
+
+    def _set_aside(self, info: CheckpointInfo) -> None:
+        """Moves a checkpoint out of the way of new ones; nothing is deleted."""
+        folder = self.directory / "set_aside"
+        name = "-".join(info.path.relative_to(self.directory).parts)
+        number = 0
+        while (target := folder / f"{name}.{number}").exists():
+            number += 1
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            self._manifest(info).unlink(missing_ok=True)
+            info.path.rename(target)
+        logging.warning("Moved the checkpoint %s to %s.", info.path, target)
+        if info.path.parent in self._writers:
+            self._writers[info.path.parent].reload()
+
+    # Writing.
+
+    def _folder(self, phase: str | None) -> pathlib.Path:
+        return self.directory / "steps" if phase is None else self.directory / "phases" / phase
+
+    def _writer(self, phase: str | None) -> ocp.training.Checkpointer:
+        folder = self._folder(phase)
+        if folder not in self._writers:
+            policies = ocp.training.preservation_policies
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writers[folder] = ocp.training.Checkpointer(
+                folder,
+                preservation_policy=policies.LatestN(self._keep)
+                if phase is None
+                else policies.PreserveAll(),
+                cleanup_tmp_directories=True,
+            )
+        return self._writers[folder]
+
+    def _fingerprint_frozen(self, state: TrainState) -> int | None:
+        """Frozen weights never change within a run: one look at their bytes is enough."""
+        if state.frozen is None:
+            return None
+        if self._frozen_fingerprint is None:
+            self._frozen_fingerprint = integrity.fingerprint(state.frozen)
+        return self._frozen_fingerprint

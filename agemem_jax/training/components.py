@@ -1,0 +1,72 @@
+"""Builds the parts of a run from its configuration: backbone, tasks, judge, player."""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+
+from agemem_jax.memory.embedders import Embedder, make_embedder
+from agemem_jax.models import weights_cache
+from agemem_jax.models.registry import Backbone, load_backbone
+from agemem_jax.protocol.chat_formats import CHAT_FORMATS, ChatEncoder
+from agemem_jax.rewards.judges import Judge, OfflineJudge
+from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
+from agemem_jax.rollout.player import Player
+from agemem_jax.tasks.pipeline import make_source
+from agemem_jax.training.run_config import RunConfig
+
+
+def build_backbone(config: RunConfig) -> Backbone:
+    """Loads the policy's model; its random part is drawn from the run's seed."""
+    return load_backbone(
+        config.backbone,
+        compute_dtype=config.model.compute_dtype,
+        lora_rank=config.model.lora_rank,
+        lora_alpha=config.model.lora_alpha,
+        init=config.model.init,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+    )
+
+
+def build_embedder(config: RunConfig) -> Embedder:
+    """The sentence encoder of the memory and of the context filter."""
+    if config.memory.embedder != "minilm":
+        return make_embedder(config.memory.embedder)
+    return make_embedder("minilm", directory=weights_cache.find_or_explain("all-minilm-l6-v2"))
+
+
+def build_player(config: RunConfig, backbone: Backbone) -> Player:
+    """Engine and memory store for `backbone`."""
+    chat = ChatEncoder(backbone.tokenizer, CHAT_FORMATS[backbone.chat_format_name])
+    return Player(
+        backbone.config, chat, config.engine, build_embedder(config), config.memory.entries
+    )
+
+
+def build_source(config: RunConfig, split: str) -> Any:
+    """The random-access source of tasks for "train" or for evaluation."""
+    tasks = config.tasks
+    size = tasks.train_size if split == "train" else tasks.eval_size
+    if tasks.name == "multihop":
+        return make_source("multihop", split, size=size, seed=0, config=tasks.multihop)
+    return make_source(
+        "hotpotqa", split if split == "train" else "validation",
+        data_dir=tasks.data_dir, manual_dir=tasks.manual_dir,
+        train_file=tasks.train_file, validation_file=tasks.validation_file,
+        config=tasks.hotpotqa,
+    )  # fmt: skip
+
+
+def build_judge(config: RunConfig, workdir: str | os.PathLike) -> Judge:
+    """The judge that rewards and evaluations ask."""
+    if config.judge.kind == "offline":
+        return OfflineJudge()
+    judge = config.judge
+    cache = judge.cache_dir or str(pathlib.Path(workdir) / "judge_cache")
+    return LLMJudge(
+        LLMJudgeConfig(
+            base_url=judge.base_url, model=judge.model, timeout=judge.timeout,
+            max_concurrency=judge.max_concurrency, cache_dir=cache,
+        )
+    )  # fmt: skip

@@ -1,0 +1,296 @@
+"""The configuration of a run as frozen dataclasses, built and validated in one place.
+
+Config files start from `default_config()`, an `ml_collections.ConfigDict` of every
+option with its default, and change what they need; `build` turns the result into a
+`RunConfig`, or stops with one sentence that names the option.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal
+
+import ml_collections
+
+from agemem_jax.models.registry import BACKBONES
+from agemem_jax.rewards.total import RewardConfig
+from agemem_jax.rollout.engine import EngineConfig
+from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
+from agemem_jax.tasks.multihop import MultihopConfig
+from agemem_jax.training.demonstrations import Imperfection
+from agemem_jax.training.loss import GRPOConfig
+from agemem_jax.training.packing import PackingConfig
+from agemem_jax.training.train_state import OptimizerConfig
+
+
+def _at_least_one(config: Any, group: str, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{group}.{name} is {getattr(config, name)}; it must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Which tasks are played.
+
+    Attributes:
+      name: "multihop" or "hotpotqa".
+      train_size, eval_size: tasks in the training and in the held-out source.
+      eval_split: "validation" or "test".
+      data_dir: where prepared HotpotQA data is kept; default: the TFDS directory.
+      manual_dir: folder that holds the official HotpotQA JSON files; without it they
+        are downloaded.
+      train_file, validation_file: names of the HotpotQA files inside `manual_dir`.
+      multihop, hotpotqa: what the tasks of either look like.
+    """
+
+    name: str = "multihop"
+    train_size: int = 100_000
+    eval_size: int = 200
+    eval_split: str = "test"
+    multihop: MultihopConfig = MultihopConfig()
+    hotpotqa: HotpotQATaskConfig = HotpotQATaskConfig()
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    train_file: str = "hotpot_train_v1.1.json"
+    validation_file: str = "hotpot_dev_distractor_v1.json"
+
+    def __post_init__(self):
+        if self.name not in ("multihop", "hotpotqa"):
+            raise ValueError(f"tasks.name is {self.name!r}; it must be 'multihop' or 'hotpotqa'.")
+        _at_least_one(self, "tasks", "train_size", "eval_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """How the backbone is set up.
+
+    Attributes:
+      init: "pretrained", or "random" to start from nothing.
+      compute_dtype: "float32" or "bfloat16".
+      lora_rank: 0 trains all parameters.
+      lora_alpha: LoRA's scale is alpha / rank.
+    """
+
+    init: Literal["pretrained", "random"] = "pretrained"
+    compute_dtype: str = "float32"
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+
+    def __post_init__(self):
+        if self.init not in ("pretrained", "random"):
+            raise ValueError(f"model.init is {self.init!r}; it must be 'pretrained' or 'random'.")
+        if self.lora_rank < 0:
+            raise ValueError(f"model.lora_rank is {self.lora_rank}; it must be 0 or more.")
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """Long-term memory: the encoder ("hashed_ngrams" or "minilm") and the capacity."""
+
+    embedder: str = "hashed_ngrams"
+    entries: int = 64
+
+    def __post_init__(self):
+        _at_least_one(self, "memory", "entries")
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """Who scores answers.
+
+    Attributes:
+      kind: "offline" (exact match, F1 and supporting facts) or "llm".
+      base_url, model: the OpenAI-compatible endpoint and the model it serves. The key
+        is read from the environment variable AGEMEM_JUDGE_API_KEY.
+      max_concurrency: requests under way at once.
+      timeout: of one request, in seconds.
+      cache_dir: where replies are kept; default: inside the work directory.
+    """
+
+    kind: str = "offline"
+    base_url: str = ""
+    model: str = ""
+    max_concurrency: int = 8
+    timeout: float = 60.0
+    cache_dir: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in ("offline", "llm"):
+            raise ValueError(f"judge.kind is {self.kind!r}; it must be 'offline' or 'llm'.")
+        if self.kind == "llm" and not (self.base_url and self.model):
+            raise ValueError("judge.kind is 'llm', which needs judge.base_url and judge.model.")
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupConfig:
+    """Imitation of the scripted agent before reinforcement learning.
+
+    Attributes:
+      steps: optimiser steps; 0 skips the warm-up.
+      episodes: demonstrations that are played.
+      batch: demonstrations in one optimiser step.
+    """
+
+    steps: int = 0
+    episodes: int = 512
+    batch: int = 32
+    optimizer: OptimizerConfig = OptimizerConfig()
+    imperfection: Imperfection = Imperfection()
+
+    def __post_init__(self):
+        _at_least_one(self, "warmup", "episodes", "batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumConfig:
+    """The order in which stages are trained (section 3.3).
+
+    Attributes:
+      schedule: "phased" trains Stage 1, then Stages 1 and 2, then all with all
+        rewards; "joint" plays full trajectories from the start (algorithm 1).
+      iterations: of each phase; one number for "joint", three for "phased".
+      tasks_per_iteration: groups in one update.
+      checkpoint_every: iterations between checkpoints inside a phase.
+      keep: how many of those are kept; phase ends are kept always.
+    """
+
+    schedule: str = "joint"
+    iterations: tuple[int, ...] = (30,)
+    tasks_per_iteration: int = 8
+    checkpoint_every: int = 10
+    keep: int = 2
+
+    def __post_init__(self):
+        lengths = {"joint": 1, "phased": 3}
+        if self.schedule not in lengths:
+            raise ValueError(
+                f"curriculum.schedule is {self.schedule!r}; it must be 'joint' or 'phased'."
+            )
+        if len(self.iterations) != lengths[self.schedule] or min(self.iterations) < 0:
+            raise ValueError(
+                f"curriculum.iterations is {self.iterations}; the {self.schedule} schedule "
+                f"takes {lengths[self.schedule]} number(s) of 0 or more."
+            )
+        _at_least_one(self, "curriculum", "tasks_per_iteration", "checkpoint_every", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How `experiments/evaluate.py` plays: each task once at `temperature`.
+
+    `seed` draws the trajectories, apart from the seed of training.
+    """
+
+    temperature: float = 1.0
+    seed: int = 0
+    bootstrap_samples: int = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on."""
+
+    seed: int = 0
+    tasks: TaskConfig = TaskConfig()
+    backbone: str = "tiny"
+    model: ModelConfig = ModelConfig()
+    memory: MemoryConfig = MemoryConfig()
+    episode: EpisodeConfig = EpisodeConfig()
+    engine: EngineConfig = EngineConfig(max_length=10_240)
+    temperature: float = 1.0
+    rewards: RewardConfig = RewardConfig()
+    judge: JudgeConfig = JudgeConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    packing: PackingConfig = PackingConfig(row_lengths=(2048, 4096, 10_240))
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self):
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone is {self.backbone!r}; known: {', '.join(BACKBONES)}.")
+        if self.temperature <= 0:
+            raise ValueError(
+                f"temperature is {self.temperature}; exploration needs a value above 0."
+            )
+        needed = self.episode.max_length
+        if self.engine.max_length < needed:
+            raise ValueError(
+                f"engine.max_length is {self.engine.max_length}, but episode.max_context_tokens "
+                f"and the longest response need {needed}; raise it or lower the budgets."
+            )
+        if self.rewards.max_context_tokens != self.episode.max_context_tokens:
+            raise ValueError(
+                f"rewards.max_context_tokens is {self.rewards.max_context_tokens} and "
+                f"episode.max_context_tokens {self.episode.max_context_tokens}; both are T_max and "
+                "must be equal."
+            )
+        if self.packing.row_lengths[-1] < needed:
+            raise ValueError(
+                f"The longest of packing.row_lengths is {self.packing.row_lengths[-1]}, but a "
+                f"segment can have {needed} tokens (episode.max_context_tokens and the longest "
+                "response); raise it."
+            )
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Every option with its default, to be changed by a config file."""
+    return _to_config_dict(RunConfig())
+
+
+def _to_config_dict(value: Any) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if dataclasses.is_dataclass(item):
+            config[field.name] = _to_config_dict(item)
+        elif item is None:
+            config[field.name] = ml_collections.config_dict.placeholder(
+                _optional_type(hints[field.name])
+            )
+        else:
+            config[field.name] = item
+    return config.lock()
+
+
+def _optional_type(hint: Any) -> type:
+    """`float` of `float | None`."""
+    options = [option for option in typing.get_args(hint) if option is not types.NoneType]
+    return options[0] if options else object
+
+
+def build(config: ml_collections.ConfigDict) -> RunConfig:
+    """The validated configuration.
+
+    Raises:
+      ValueError: in one sentence, for an unknown option or a wrong value.
+    """
+    return from_dict(config.to_dict())
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """`build` for plain values, as `config.json` of a run holds them."""
+    return _build(RunConfig, values, prefix="")
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"Unknown option {prefix}{unknown[0]}; known here: {', '.join(sorted(fields))}."
+        )
+    hints = typing.get_type_hints(cls)
+    arguments = {
+        name: _build(hints[name], value, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(hints[name])
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
+    return cls(**arguments)

@@ -1,0 +1,215 @@
+"""What training carries from step to step, and the optimiser that moves it.
+
+The state is one pytree: what is trained, what is frozen beside it, the optimiser's
+memory, the reference policy and a random key. Which weights act as the policy and
+which as the reference follows from it by `weights` and `reference_weights`.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key, PyTree
+
+from agemem_jax.models import decoder
+from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.decoder import Weights
+
+SCHEDULES = ("constant", "cosine")
+_LORA_STREAM = 0x10BA  # sets the LoRA initialisation apart from other uses of the run's key
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up and clipping.
+
+    Attributes:
+      learning_rate: the peak.
+      warmup_steps: optimiser steps of linear rise from 0; the first step is not zero.
+      schedule: "constant" or "cosine" after the warm-up.
+      total_steps: optimiser steps until a cosine ends, warm-up included.
+      final_fraction: what the cosine ends at, as a share of the peak.
+      b1, b2, eps: of Adam.
+      weight_decay: decoupled; norms, biases and other vectors are left alone.
+      max_grad_norm: the gradient's global norm is clipped to this.
+    """
+
+    learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    total_steps: int = 1000
+    final_fraction: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self):
+        for name in ("learning_rate", "eps", "max_grad_norm"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"optimizer.{name} is {getattr(self, name)}; it must be positive.")
+        for name in ("b1", "b2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(
+                    f"optimizer.{name} is {getattr(self, name)}; it must be in [0, 1)."
+                )
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"optimizer.{name} is {getattr(self, name)}; it must be 0 or more."
+                )
+        if not 0.0 <= self.final_fraction <= 1.0:
+            raise ValueError(
+                f"optimizer.final_fraction is {self.final_fraction}; it must be in [0, 1]."
+            )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"optimizer.schedule is {self.schedule!r}; it must be one of "
+                f"{', '.join(SCHEDULES)}."
+            )
+        if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.total_steps is {self.total_steps}; a cosine schedule needs more than "
+                f"optimizer.warmup_steps, which is {self.warmup_steps}."
+            )
+
+
+@flax.struct.dataclass
+class TrainState:
+    """One pytree that a checkpoint saves and an update replaces.
+
+    Attributes:
+      step: update calls so far, skipped ones included.
+      trainable: float32 master weights: all parameters, or the LoRA matrices.
+      frozen: the base parameters when LoRA is on, else None.
+      opt_state: of optax.
+      reference: the reference policy's counterpart of `trainable`; None when beta is 0.
+        Fresh LoRA matrices change nothing, so before a warm-up it is the base policy.
+      key: typed random key of the run, for the caller to fold; updates leave it alone.
+    """
+
+    step: Int[Array, ""]
+    trainable: PyTree
+    frozen: PyTree | None
+    opt_state: Any
+    reference: PyTree | None
+    key: Key[Array, ""]
+
+
+def make_schedule(config: OptimizerConfig) -> optax.Schedule:
+    """Learning rate by optimiser step, counted from 0."""
+    if config.schedule == "cosine":
+        steps = config.total_steps - config.warmup_steps
+        after = optax.cosine_decay_schedule(config.learning_rate, steps, config.final_fraction)
+    else:
+        after = optax.constant_schedule(config.learning_rate)
+    if not config.warmup_steps:
+        return after
+    first = config.learning_rate / (config.warmup_steps + 1)
+    rise = optax.linear_schedule(first, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([rise, after], [config.warmup_steps])
+
+
+def decay_mask(params: PyTree) -> PyTree:
+    """True for matrices; false for norms, biases and vectors, which are not decayed."""
+
+    def decays(path, leaf):
+        name = jax.tree_util.keystr(path).lower()
+        return leaf.ndim >= 2 and not any(part in name for part in ("norm", "bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW behind global-norm clipping, as `config` says."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(
+            make_schedule(config),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        ),
+    )
+
+
+def create(
+    config: DecoderConfig,
+    params: PyTree,
+    optimizer: OptimizerConfig,
+    *,
+    keep_reference: bool,
+    key: Key[Array, ""],
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      config: of the decoder; it says whether LoRA is on.
+      params: base parameters. What is trained of them is copied, so the caller's arrays
+        outlive donated updates.
+      optimizer: of the first phase.
+      keep_reference: whether a reference policy is needed (beta above 0).
+      key: typed random key of the run.
+    """
+    frozen = None
+    source = params
+    if config.lora_rank:
+        frozen = params
+        source = decoder.init_lora(config, jax.random.fold_in(key, _LORA_STREAM))
+    trainable = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), source)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=make_optimizer(optimizer).init(trainable),
+        reference=_copy(trainable) if keep_reference else None,
+        key=key,
+    )
+
+
+def restart(state: TrainState, optimizer: OptimizerConfig, *, keep_reference: bool) -> TrainState:
+    """Goes on with fresh optimiser state, and today's policy as the reference.
+
+    So a phase starts that is held to what the phase before it ended with, as
+    reinforcement learning is to the warmed-up policy.
+    """
+    return state.replace(
+        opt_state=make_optimizer(optimizer).init(state.trainable),
+        reference=_copy(state.trainable) if keep_reference else None,
+    )
+
+
+def _copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def combine(trainable: PyTree, frozen: PyTree | None) -> Weights:
+    """A policy's weights from their trained and frozen parts."""
+    if frozen is None:
+        return Weights(params=trainable, lora=None)
+    return Weights(params=frozen, lora=trainable)
+
+
+def weights(state: TrainState) -> Weights:
+    """What the policy acts with."""
+    return combine(state.trainable, state.frozen)
+
+
+def reference_weights(state: TrainState) -> Weights:
+    """What the KL penalty measures against.
+
+    Raises:
+      ValueError: the state was created without a reference.
+    """
+    if state.reference is None:
+        raise ValueError(
+            "The training state holds no reference policy; create it with "
+            "keep_reference=True when grpo.beta is above 0."
+        )
+    return combine(state.reference, state.frozen)

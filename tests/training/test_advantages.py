@@ -1,0 +1,55 @@
+"""Group advantages against the formula in plain Python floats."""
+
+import math
+
+import numpy as np
+import pytest
+
+from agemem_jax.training.advantages import group_advantages, zero_variance
+
+REWARDS = np.array([[0.0, 1.0, 0.5, 0.25], [1.0, 1.0, 1.0, -1.0]])
+
+
+def by_formula(rewards, eps, normalise_std=True):
+    result = []
+    for group in rewards.tolist():
+        mean = sum(group) / len(group)
+        std = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
+        scale = std + eps if normalise_std else 1.0
+        result.append([(r - mean) / scale for r in group])
+    return np.array(result)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.5])
+@pytest.mark.parametrize("normalise_std", [True, False])
+def test_advantages_follow_the_formula_with_the_sample_standard_deviation(eps, normalise_std):
+    actual = group_advantages(REWARDS, eps, normalise_std=normalise_std)
+    np.testing.assert_allclose(actual, by_formula(REWARDS, eps, normalise_std), rtol=1e-6)
+
+
+def test_groups_do_not_influence_each_other():
+    together = group_advantages(REWARDS)
+    alone = group_advantages(REWARDS[1:])
+    np.testing.assert_array_equal(together[1:], alone)
+
+
+@pytest.mark.parametrize("normalise_std", [True, False])
+def test_a_group_of_equal_rewards_has_exactly_zero_advantages(normalise_std):
+    # The mean of three times 0.1 is not 0.1 in floating point.
+    rewards = np.array([[0.1, 0.1, 0.1], [0.1, 0.1, 0.2]])
+    advantages = group_advantages(rewards, normalise_std=normalise_std)
+    assert (advantages[0] == 0.0).all()
+    assert (advantages[1] != 0.0).all()
+    np.testing.assert_array_equal(zero_variance(rewards), [True, False])
+
+
+def test_a_single_rollout_per_task_is_refused():
+    with pytest.raises(ValueError, match="at least two rollouts"):
+        group_advantages(np.zeros((3, 1)))
+
+
+def test_a_reward_that_is_not_finite_is_refused_with_its_place():
+    rewards = np.zeros((2, 3))
+    rewards[1, 2] = np.nan
+    with pytest.raises(ValueError, match="rollout 2 in group 1 is nan"):
+        group_advantages(rewards)
