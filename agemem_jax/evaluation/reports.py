@@ -1,0 +1,107 @@
+"""What people look at: the table of an evaluation, the learning curve, trajectories."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import table as rich_table
+
+from agemem_jax.evaluation.metrics import Measures
+from agemem_jax.rewards.total import Reward
+from agemem_jax.rollout.trajectory import Trajectory
+
+
+def render_table(results: Mapping[str, Measures], title: str) -> rich_table.Table:
+    """One row per method; J and MQ in percent with 95 % intervals."""
+    table = rich_table.Table(title=title)
+    for name in ("method", "tasks", "J", "MQ", "R_memory", "reward", "TN", "TC", "TC by tool"):
+        table.add_column(name, justify="left" if name in ("method", "TC by tool") else "right")
+    for name, m in results.items():
+        by_tool = ", ".join(f"{tool.split('_')[0]} {n:.2f}" for tool, n in m.tc.items() if n)
+        table.add_row(
+            name, str(m.tasks), m.j.percent(), m.mq.percent(), m.r_memory.percent(),
+            f"{m.reward.mean:.3f}", f"{m.tn.mean:.0f}", f"{sum(m.tc.values()):.2f}", by_tool,
+        )  # fmt: skip
+    return table
+
+
+def write_results(
+    workdir: str | os.PathLike, results: Mapping[str, Measures], settings: Mapping[str, Any]
+) -> None:
+    """`evaluation.json` with everything, `evaluation.csv` with a row per method."""
+    folder = pathlib.Path(workdir)
+    rows = {name: dataclasses.asdict(measures) for name, measures in results.items()}
+    payload = {"settings": dict(settings), "results": rows}
+    (folder / "evaluation.json").write_text(json.dumps(payload, indent=2) + "\n")
+    with (folder / "evaluation.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        header = None
+        for name, row in rows.items():
+            flat = {"method": name, **_flatten(row)}
+            if header is None:
+                header = list(flat)
+                writer.writerow(header)
+            writer.writerow([flat[column] for column in header])
+
+
+def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def write_trajectories(
+    path: str | os.PathLike, trajectories: Sequence[Trajectory], rewards: Sequence[Reward]
+) -> None:
+    """A Markdown file in which a person can read what the policy did."""
+    lines = ["# Trajectories", ""]
+    for number, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True), 1):
+        task = trajectory.task
+        parts = ", ".join(f"{k} {v:.2f}" for k, v in dataclasses.asdict(reward).items())
+        lines += [
+            f"## {number}. {task.query}", "", f"Task `{task.task_id}`, expected answer "
+            f"**{task.answer}**. Reward: {parts}.", "",
+        ]  # fmt: skip
+        stage = None
+        for entry in trajectory.transcript:
+            if entry.stage != stage:
+                stage = entry.stage
+                lines += [f"### Stage {stage}", ""]
+            body = "\n".join(f"> {line}" for line in entry.text.splitlines() or [""])
+            lines += [f"**{entry.role}** (step {entry.step})", "", body, ""]
+        lines += ["Memory at the end:", ""]
+        lines += [f"- `{key}`: {text}" for key, text in trajectory.memory.items()] or ["- empty"]
+        lines.append("")
+    pathlib.Path(path).write_text("\n".join(lines))
+
+
+def write_learning_curve(path: str | os.PathLike, metrics: Sequence[Mapping[str, Any]]) -> None:
+    """A picture of reward, task score and R_memory over the GRPO iterations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [line for line in metrics if "reward" in line]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, label in (
+        ("reward", "total reward"),
+        ("reward_task", "R_task"),
+        ("reward_memory", "R_memory"),
+        ("reward_context", "R_context"),
+    ):
+        axes.plot([r["step"] for r in rows], [r[name] for r in rows], label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("mean over the batch")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,33 @@
+"""What the binaries share: one clear sentence instead of a traceback for wrong input."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, logging
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """`app.run`, with wrong values and missing files told in one sentence.
+
+    The traceback is logged with `--verbosity=1`. Other errors are bugs and keep theirs.
+    """
+
+    def guarded(argv):
+        try:
+            main(argv)
+        except (ValueError, FileNotFoundError, KeyError, AttributeError) as error:
+            if not _is_for_the_user(error):
+                raise
+            logging.debug("Traceback:", exc_info=True)
+            sys.exit(f"Error: {error}")
+
+    app.run(guarded)
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """True for errors that this package raised itself, to be read by a person."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] in ("agemem_jax", "experiments", "__main__")

@@ -1,0 +1,35 @@
+"""What the configurations of the tiny backbone share: shapes, budgets, rewards."""
+
+from agemem_jax.training import run_config
+
+
+def get_config():
+    config = run_config.default_config()
+    config.backbone = "tiny"
+    config.tasks.name = "multihop"
+
+    config.episode.prompt_style = "compact"
+    config.episode.max_context_tokens = 896
+    config.episode.max_response_tokens = 96
+    config.episode.max_summary_tokens = 48
+    config.episode.max_rounds = 3
+    config.rewards.max_context_tokens = 896
+    config.memory.entries = 16
+
+    config.engine.slots = 32
+    config.engine.max_length = 992
+    config.engine.prefill_rows = 16
+    config.engine.prefill_buckets = (32, 128)
+    config.engine.attend_buckets = (384, 640)
+    config.engine.chunk = 16
+
+    config.packing.row_lengths = (640, 1024)
+    config.packing.max_targets = 384
+    config.packing.rows = 4
+
+    config.curriculum.tasks_per_iteration = 8
+    config.grpo.group_size = 8
+    config.grpo.beta = 0.02
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.warmup_steps = 2
+    return config

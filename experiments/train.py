@@ -1,0 +1,31 @@
+"""Trains an agent: warm-up on demonstrations, then step-wise GRPO.
+
+    python experiments/train.py --config=experiments/configs/quickstart.py --workdir=runs/a
+
+Any option can be changed by a flag, for instance --config.seed=1. A run continues from
+the newest checkpoint in its work directory; the same command starts and resumes it.
+"""
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from agemem_jax.training import run_config
+from agemem_jax.training.trainer import Trainer, write_config
+from experiments import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see experiments/configs.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    config = run_config.build(_CONFIG.value)
+    write_config(config, _WORKDIR.value)
+    Trainer(config, _WORKDIR.value).run()
+
+
+if __name__ == "__main__":
+    cli.run(main)
