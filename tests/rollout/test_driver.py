@@ -1,0 +1,47 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from agemem_jax.memory.embedders import make_embedder
+from agemem_jax.rollout.player import Player, group_rollouts
+from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
+from agemem_jax.training import packing, update
+
+
+@pytest.fixture(scope="module")
+def played(model, chat, weights, engine_config, episode_config):
+    source = MultihopSource("train", 4, config=MultihopConfig(max_messages=3))
+    rollouts = group_rollouts([source[0], source[1]], 3, jax.random.key(3))
+
+    def play(slots):
+        engine = dataclasses.replace(engine_config, slots=slots)
+        player = Player(model, chat, engine, make_embedder("hashed_ngrams"), 8)
+        return player.play(weights, rollouts, episode_config, 1.0)
+
+    return play(4), play(2)
+
+
+def test_trajectories_do_not_depend_on_the_number_of_slots(played):
+    for one, other in zip(*played, strict=True):
+        assert one.transcript == other.transcript
+        assert one.events == other.events
+
+
+def test_rollouts_of_a_task_differ(played):
+    texts = [[entry.text for entry in t.transcript] for t in played[0][:3]]
+    assert texts[0] != texts[1] != texts[2]
+
+
+def test_sampled_log_probs_equal_those_of_the_training_pass(played, model, weights, chat):
+    trajectories = played[0]
+    assert any(len(t.segments) > 1 for t in trajectories), "the reset must be among them"
+    config = packing.PackingConfig(row_lengths=(640,), rows=2, max_microbatches=8)
+    prefix = trajectories[0].segments[0].token_ids[:64]
+    for shared in ((), prefix):
+        batch = packing.pack(trajectories, np.zeros(6), config, prefix=shared)
+        scores = update.make_score(model)(weights, batch)
+        np.testing.assert_allclose(
+            np.where(batch.target_mask, scores, 0), batch.old_log_probs, atol=1e-4
+        )
