@@ -1,9 +1,13 @@
-"""What the binaries share: one clear sentence instead of a traceback for wrong input."""
+"""What the binaries share: the work directory, and one sentence instead of a traceback."""
 
 import sys
 from collections.abc import Callable
 
-from absl import app, logging
+from absl import app, flags, logging
+
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run: checkpoints, metrics, reports.", required=True
+)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -14,8 +14,7 @@ from agemem_jax.training.trainer import Trainer, write_config
 from experiments import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see experiments/configs.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main(argv):
@@ -23,8 +22,8 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     config = run_config.build(_CONFIG.value)
-    write_config(config, _WORKDIR.value)
-    Trainer(config, _WORKDIR.value).run()
+    write_config(config, cli.WORKDIR.value)
+    Trainer(config, cli.WORKDIR.value).run()
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ class Trainer:
                 normalisation="token", prefix=prefix,
             )  # fmt: skip
             self.state, values = sft_update(self.state, batch)
+            values = jax.device_get(values)
             self._finish_iteration(phase, values, {"seconds": time.monotonic() - begun})
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
@@ -201,7 +202,7 @@ class Trainer:
         self.position.step += 1
         step = self.position.step
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
-        self.metrics.write(step, jax.device_get(values), timing)
+        self.metrics.write(step, values, timing)
         self._show_progress(phase, values, timing)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save(phase_end=None)

@@ -1,0 +1,164 @@
+"""The binaries' `main`, on a small configuration: train, kill, resume, evaluate."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.trainer import Trainer
+from experiments import evaluate, train
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = """
+from experiments.configs import tiny
+
+def get_config():
+    config = tiny.get_config()
+    config.model.init = "random"
+    config.tasks.multihop.max_messages = 3
+    config.tasks.eval_size = 4
+    config.episode.max_context_tokens = 480
+    config.rewards.max_context_tokens = 480
+    config.episode.max_response_tokens = 16
+    config.episode.max_summary_tokens = 8
+    config.episode.max_rounds = 1
+    config.engine.slots = 4
+    config.engine.max_length = 496
+    config.engine.attend_buckets = ()
+    config.engine.prefill_rows = 4
+    config.engine.prefill_buckets = (64,)
+    config.packing.row_lengths = (512,)
+    config.packing.max_targets = 192
+    config.packing.max_microbatches = 8
+    config.warmup.steps = 3
+    config.warmup.episodes = 6
+    config.warmup.batch = 2
+    config.curriculum.schedule = "phased"
+    config.curriculum.iterations = (2, 2, 2)
+    config.curriculum.tasks_per_iteration = 2
+    config.curriculum.checkpoint_every = 1
+    config.grpo.group_size = 2
+    config.evaluation.bootstrap_samples = 100
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "small.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def command(binary, *arguments):
+    return [sys.executable, str(ROOT / "experiments" / binary), *arguments]
+
+
+def run_main(main, *arguments):
+    """Calls a binary's `main` as absl would."""
+    main(flags.FLAGS(["binary", *arguments]))
+
+
+@pytest.fixture(scope="module")
+def finished(config_file, tmp_path_factory):
+    """The work directory of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("finished")
+    run_main(train.main, f"--config={config_file}", f"--workdir={workdir}")
+    return workdir
+
+
+def final_state(workdir):
+    config = evaluate.read_config(workdir)
+    run = Trainer(config, workdir)
+    run._restore()
+    return run.state, run.position
+
+
+def test_training_closes_every_phase_with_a_checkpoint_and_writes_metrics(finished):
+    phases = {path.name for path in (finished / "checkpoints" / "phases").iterdir()}
+    assert phases == {"warmup", "phase1", "phase2", "phase3"}
+    lines = read_metrics(finished / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    grpo = [line for line in lines if line["phase"] != "warmup"]
+    assert all(line["sampling_gap_max"] < 1e-4 for line in grpo)
+    assert all(line["skipped"] == 0 for line in lines)
+    assert list((finished / "tensorboard").glob("events*"))
+
+
+def test_a_second_run_of_the_same_seed_gives_the_same_metrics(finished, config_file, tmp_path):
+    run_main(train.main, f"--config={config_file}", f"--workdir={tmp_path}")
+
+    def without_timing(workdir):
+        lines = read_metrics(workdir / "metrics.jsonl")
+        return [{k: v for k, v in line.items() if k != "timing"} for line in lines]
+
+    assert without_timing(tmp_path) == without_timing(finished)
+
+
+@pytest.mark.parametrize("killed_at", [2, 4, 6, 8])
+def test_a_killed_run_ends_with_the_same_parameters(finished, config_file, tmp_path, killed_at):
+    """SIGKILL once in each phase, at whatever moment follows the given iteration."""
+    arguments = (f"--config={config_file}", f"--workdir={tmp_path}")
+    process = subprocess.Popen(
+        command("train.py", *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not metrics.exists() or len(read_metrics(metrics)) < killed_at:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run_main(train.main, *arguments)
+
+    (state, position), (expected, end) = final_state(tmp_path), final_state(finished)
+    assert position == end
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_evaluation_writes_a_row_for_every_method(finished, config_file):
+    run_main(evaluate.main, f"--config={config_file}", f"--workdir={finished}", "--show=1")
+    results = json.loads((finished / "evaluation.json").read_text())["results"]
+    assert set(results) == {
+        "No-Memory", "AgeMem-noRL-RAG", "AgeMem-RAG", "AgeMem-noRL", "AgeMem",
+    }  # fmt: skip
+    assert all(row["tasks"] == 4 for row in results.values())
+    for name in ("evaluation.csv", "learning_curve.png", "trajectories.md"):
+        assert (finished / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--config.grpo.group_size=1"], "at least 2"),
+        (["--config.no_such_option=1"], "no_such_option"),
+        (["--config.episode.max_context_tokens=100"], "rewards.max_context_tokens"),
+        (["--config.backbone=gpt-9"], "gpt-9"),
+        (["--config.tasks.name=hotpotqa", "--config.tasks.manual_dir=nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_input_is_told_in_one_sentence(config_file, tmp_path, arguments, told):
+    result = subprocess.run(
+        command("train.py", f"--config={config_file}", f"--workdir={tmp_path}", *arguments),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert told in last
+    assert "Traceback" not in result.stderr
