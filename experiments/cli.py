@@ -25,7 +25,17 @@ def run(main: Callable[[list[str]], None]) -> None:
             logging.debug("Traceback:", exc_info=True)
             sys.exit(f"Error: {error}")
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; an unknown option of a locked config is told in one sentence, too."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        logging.debug("Traceback:", exc_info=True)
+        text = " ".join(str(error.args[-1] if error.args else error).split())
+        sys.exit(f"Error: wrong flag or config file: {text}")
 
 
 def _is_for_the_user(error: Exception) -> bool:

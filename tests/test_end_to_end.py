@@ -108,17 +108,17 @@ def test_a_second_run_of_the_same_seed_gives_the_same_metrics(finished, config_f
 def test_a_killed_run_ends_with_the_same_parameters(finished, config_file, tmp_path, killed_at):
     """SIGKILL once in each phase, at whatever moment follows the given iteration."""
     arguments = (f"--config={config_file}", f"--workdir={tmp_path}")
-    process = subprocess.Popen(
-        command("train.py", *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    log = tmp_path / "stderr.txt"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command("train.py", *arguments), stderr=stderr)
     metrics = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not metrics.exists() or len(read_metrics(metrics)) < killed_at:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     run_main(train.main, *arguments)
 
     (state, position), (expected, end) = final_state(tmp_path), final_state(finished)

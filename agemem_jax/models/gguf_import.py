@@ -188,7 +188,7 @@ def _wanted(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, ...], bool
 def _halves(
     matrix: Float[np.ndarray, "outputs inputs"], heads: int
 ) -> Float[np.ndarray, "outputs inputs"]:
-    """Orders the rows of every head as two halves, as `decoder.rotate` pairs them.
+    """Orders the rows of every head as two halves, as `attention.rotate` pairs them.
 
     GGUF's Llama files keep the two partners of a rotation next to each other.
     """

@@ -131,11 +131,16 @@ class WarmupConfig:
       steps: optimiser steps; 0 skips the warm-up.
       episodes: demonstrations that are played.
       batch: demonstrations in one optimiser step.
+      drill_steps: how many of the first steps practise copying random tokens, for a
+        policy that starts from nothing (`copy_drill.py`).
+      drill_batch: exercises in one such step.
     """
 
     steps: int = 0
     episodes: int = 512
     batch: int = 32
+    drill_steps: int = 0
+    drill_batch: int = 16
     optimizer: OptimizerConfig = OptimizerConfig()
     imperfection: Imperfection = Imperfection()
 

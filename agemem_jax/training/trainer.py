@@ -24,8 +24,9 @@ from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, packing, train_state, update
-from agemem_jax.training.advantages import group_advantages
+from agemem_jax.training.advantages import group_advantages, zero_variance
 from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.copy_drill import Exercise, exercise
 from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.run_config import RunConfig
@@ -89,14 +90,21 @@ class Trainer:
         while self.position.iteration < phase.iterations:
             begun = time.monotonic()
             rng = np.random.default_rng([config.seed, self.position.iteration])
-            picks = rng.choice(len(demonstrations), size=config.warmup.batch)
+            if self.position.iteration < config.warmup.drill_steps:
+                chosen = self._exercises(rng)
+            else:
+                picks = rng.choice(len(demonstrations), size=config.warmup.batch)
+                chosen = [demonstrations[i] for i in picks]
             batch = packing.pack(
-                [demonstrations[i] for i in picks], np.ones(len(picks)), config.packing,
-                normalisation="token", prefix=prefix,
-            )  # fmt: skip
+                chosen, np.ones(len(chosen)), config.packing, normalisation="token", prefix=prefix
+            )
             self.state, values = sft_update(self.state, batch)
             values = jax.device_get(values)
             self._finish_iteration(phase, values, {"seconds": time.monotonic() - begun})
+
+    def _exercises(self, rng: np.random.Generator) -> list[Exercise]:
+        vocabulary = range(self.backbone.config.vocab_size)
+        return [exercise(rng, vocabulary) for _ in range(self.config.warmup.drill_batch)]
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
         config = self.config
@@ -130,12 +138,17 @@ class Trainer:
             )
             played = time.monotonic()
             rewards = compute_rewards(trajectories, phase.rewards, self.judge)
+            totals = np.reshape([reward.total for reward in rewards], (len(tasks), -1))
             advantages = group_advantages(
-                np.reshape([reward.total for reward in rewards], (len(tasks), -1)),
+                totals,
                 config.grpo.advantage_eps,
                 normalise_std=config.grpo.normalise_std,
             )
             prefix = self.player.rules(phase.episode).shared_prefix
+            if config.grpo.drop_zero_variance:
+                kept = np.repeat(~zero_variance(totals), config.grpo.group_size)
+                trajectories = [t for t, keep in zip(trajectories, kept, strict=True) if keep]
+                advantages = advantages[~zero_variance(totals)]
             values = self._improve(trajectories, advantages.reshape(-1), prefix, grpo_update, score)
             values = {**summarise(trajectories, rewards), **values}
             ended = time.monotonic()
@@ -152,9 +165,6 @@ class Trainer:
         """The optimiser steps on one rollout batch; returns the last step's metrics."""
         grpo = self.config.grpo
         rng = np.random.default_rng([self.config.seed, self.position.step])
-        if grpo.drop_zero_variance:
-            kept = np.flatnonzero(advantages)
-            trajectories, advantages = [trajectories[i] for i in kept], advantages[kept]
         values = {}
         for _ in range(grpo.epochs):
             shuffle = rng if grpo.minibatches > 1 else None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder
+from agemem_jax.models import attention, decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 
@@ -120,7 +120,7 @@ def test_packed_segments_equal_rows_of_their_own():
 
 
 def test_rows_longer_than_a_block_of_queries_equal_transformers(oracle, monkeypatch):
-    monkeypatch.setattr(decoder, "_BLOCK", 5)  # 12 tokens: two whole blocks and a part
+    monkeypatch.setattr(attention, "BLOCK", 5)  # 12 tokens: two whole blocks and a part
     tokens, weights = random_tokens(2), Weights(oracle.params)
     positions = np.broadcast_to(np.arange(LENGTH), tokens.shape)
     run = jax.jit(lambda *row: decoder.forward(oracle.config, weights, *row))  # traced anew
@@ -129,7 +129,7 @@ def test_rows_longer_than_a_block_of_queries_equal_transformers(oracle, monkeypa
 
 
 def test_segments_behind_a_shared_prefix_equal_rows_that_begin_with_it(monkeypatch):
-    monkeypatch.setattr(decoder, "_BLOCK", 5)
+    monkeypatch.setattr(attention, "BLOCK", 5)
     prefix = random_tokens(1, 3, seed=2)[0]
     first, second = random_tokens(1, 4)[0], random_tokens(1, 6, seed=1)[0]
     weights = Weights(sharp_params())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agemem_jax.models import decoder
-from agemem_jax.rollout import engine as engine_lib
+from agemem_jax.rollout import decoding
 from agemem_jax.rollout.engine import Engine, GenerationRequest, common_prefix
 
 STOP = 2
@@ -124,10 +124,10 @@ def test_nothing_recompiles_in_steady_state(engine):
 
     for seed in range(4):
         round_of(seed)
-    before = engine_lib.decode_chunk._cache_size(), engine_lib.prefill._cache_size()
+    before = decoding.decode_chunk._cache_size(), decoding.prefill._cache_size()
     for seed in range(4, 8):
         round_of(seed)
-    assert (engine_lib.decode_chunk._cache_size(), engine_lib.prefill._cache_size()) == before
+    assert (decoding.decode_chunk._cache_size(), decoding.prefill._cache_size()) == before
 
 
 def test_a_prompt_that_does_not_fit_is_refused_in_a_sentence(engine):

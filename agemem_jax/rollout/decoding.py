@@ -1,0 +1,143 @@
+"""The device side of the engine: prefill, decode and sampling as pure jitted functions.
+
+Caches and decode states are donated and come back updated in place. Axis order:
+[slot, ...].
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from agemem_jax.models import decoder
+from agemem_jax.models.config import DecoderConfig
+
+
+@flax.struct.dataclass
+class DecodeState:
+    """What a decode chunk reads and writes, one row per slot.
+
+    Attributes:
+      tokens: the token to feed next.
+      positions: its position; also the number of tokens in the slot's cache.
+      active: whether the slot generates.
+      generated: tokens sampled so far by the running request.
+      limits: the running request's `max_tokens`.
+      keys: the running request's key data.
+      temperatures: the running request's temperature.
+    """
+
+    tokens: Int[Array, " slot"]
+    positions: Int[Array, " slot"]
+    active: Bool[Array, " slot"]
+    generated: Int[Array, " slot"]
+    limits: Int[Array, " slot"]
+    keys: Key[Array, " slot"]
+    temperatures: Float[Array, " slot"]
+
+
+def _sample(
+    logits: Float[Array, "slot vocab"], state: DecodeState
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """Draws one token per slot with the slot's own key and temperature."""
+    greedy = state.temperatures <= 0
+    scaled = logits / jnp.where(greedy, 1.0, state.temperatures)[:, None]
+    keys = jax.vmap(jax.random.fold_in)(state.keys, state.generated)
+    drawn = jax.vmap(jax.random.categorical)(keys, scaled)
+    tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
+    log_probs = jax.nn.log_softmax(scaled, axis=-1)
+    return tokens, jnp.take_along_axis(log_probs, tokens[:, None], axis=-1)[:, 0]
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("config", "attend_length", "chunk", "stop_id"),
+    donate_argnames=("cache", "state"),
+)
+def decode_chunk(
+    config: DecoderConfig,
+    weights: decoder.Weights,
+    cache: decoder.Cache,
+    state: DecodeState,
+    *,
+    attend_length: int,
+    chunk: int,
+    stop_id: int,
+):
+    """Samples up to `chunk` tokens in every active slot.
+
+    Returns:
+      The cache, the state, and (tokens, log_probs, count): int32 and float32
+      [slot, chunk], valid up to `count` [slot].
+    """
+    slots = state.tokens.shape[0]
+    length = cache.k[0].shape[1]
+
+    def keep_going(carry):
+        index, _, state, *_ = carry
+        return (index < chunk) & jnp.any(state.active)
+
+    def step(carry):
+        index, cache, state, tokens, log_probs, count = carry
+        positions = jnp.where(state.active, state.positions, length)  # idle slots write nothing
+        hidden, cache = decoder.forward_cached(
+            config, weights, state.tokens[:, None], positions[:, None], cache,
+            attend_length=attend_length,
+        )  # fmt: skip
+        sampled, sampled_log_probs = _sample(decoder.unembed(config, weights, hidden[:, 0]), state)
+        tokens = tokens.at[:, index].set(jnp.where(state.active, sampled, 0))
+        log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
+        advance = state.active.astype(jnp.int32)
+        generated = state.generated + advance
+        state = state.replace(
+            tokens=jnp.where(state.active, sampled, state.tokens),
+            positions=state.positions + advance,
+            generated=generated,
+            active=state.active & (sampled != stop_id) & (generated < state.limits),
+        )
+        return index + 1, cache, state, tokens, log_probs, count + advance
+
+    carry = (
+        jnp.int32(0), cache, state, jnp.zeros((slots, chunk), jnp.int32),
+        jnp.zeros((slots, chunk), jnp.float32), jnp.zeros((slots,), jnp.int32),
+    )  # fmt: skip
+    _, cache, state, tokens, log_probs, count = jax.lax.while_loop(keep_going, step, carry)
+    return cache, state, (tokens, log_probs, count)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "attend_length"), donate_argnames=("cache",))
+def prefill(
+    config: DecoderConfig,
+    weights: decoder.Weights,
+    cache: decoder.Cache,
+    slots: Int[Array, " row"],
+    tokens: Int[Array, "row token"],
+    positions: Int[Array, "row token"],
+    *,
+    attend_length: int,
+) -> decoder.Cache:
+    """Writes the keys and values of `tokens` into the caches of `slots`.
+
+    Rows that pad the batch carry a slot number past the last one, tokens that pad a
+    row carry a position past the cache: both are dropped when written.
+    """
+    rows = jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1), :attend_length], cache)
+    _, rows = decoder.forward_cached(
+        config, weights, tokens, positions, rows, attend_length=attend_length
+    )
+    return jax.tree.map(
+        lambda x, row: x.at[slots, :attend_length].set(row, mode="drop"), cache, rows
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("length",), donate_argnames=("cache",))
+def share_prefix(cache: decoder.Cache, *, length: int) -> decoder.Cache:
+    """Copies the first `length` positions of slot 0 into every slot."""
+    return jax.tree.map(lambda x: x.at[1:, :length].set(x[:1, :length]), cache)
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def admit(state: DecodeState, slots: Int[Array, " slot"], rows: DecodeState) -> DecodeState:
+    return jax.tree.map(lambda x, row: x.at[slots].set(row, mode="drop"), state, rows)
