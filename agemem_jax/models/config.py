@@ -17,6 +17,7 @@ class DecoderConfig:
       ffn_width: hidden width of the SwiGLU layer.
       rope_theta: base of the rotary embedding.
       rms_eps: epsilon of RMSNorm.
+      qkv_bias: whether queries, keys and values have a bias, as in Qwen2.
       tied_embeddings: whether the output projection is the embedding table.
       max_positions: longest sequence that the model was made for.
       lora_rank: 0 is no LoRA; scale is `lora_alpha / lora_rank` on `lora_targets`.
@@ -33,6 +34,7 @@ class DecoderConfig:
     ffn_width: int
     rope_theta: float = 10_000.0
     rms_eps: float = 1e-5
+    qkv_bias: bool = False
     tied_embeddings: bool = True
     max_positions: int = 8192
     lora_rank: int = 0

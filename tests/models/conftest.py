@@ -1,4 +1,4 @@
-"""A small Llama of transformers on torch, as oracle, and the same weights in our decoder."""
+"""Small models of transformers on torch, as oracles, and the same weights in our decoder."""
 
 import dataclasses
 from typing import Any
@@ -26,20 +26,23 @@ class Oracle:
             return self.model(torch.from_numpy(np.asarray(tokens, np.int64))).logits.numpy()
 
 
-def make_oracle(tied: bool) -> Oracle:
+def make_oracle(family: str = "llama", tied: bool = True) -> Oracle:
     torch = pytest.importorskip("torch", reason="torch is the oracle and is not installed")
     import transformers
 
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
+    make_config, make_model = {
+        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    }[family]
+    model = make_model(
+        make_config(
             vocab_size=61,
             hidden_size=32,
             intermediate_size=48,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=8,
             max_position_embeddings=128,
             rope_parameters={"rope_type": "default", "rope_theta": 500.0},
             rms_norm_eps=1e-5,
@@ -51,6 +54,8 @@ def make_oracle(tied: bool) -> Oracle:
         for name, weight in model.named_parameters():
             if "norm" in name:  # ones otherwise, which would hide a missing scale
                 weight.uniform_(0.5, 1.5)
+            elif "bias" in name:  # zeros otherwise
+                weight.normal_()
     config = DecoderConfig(
         vocab_size=61,
         num_layers=2,
@@ -61,6 +66,7 @@ def make_oracle(tied: bool) -> Oracle:
         ffn_width=48,
         rope_theta=500.0,
         rms_eps=1e-5,
+        qkv_bias=family == "qwen2",
         tied_embeddings=tied,
         max_positions=128,
     )
@@ -70,9 +76,14 @@ def make_oracle(tied: bool) -> Oracle:
 
 @pytest.fixture(scope="session")
 def oracle() -> Oracle:
-    return make_oracle(tied=True)
+    return make_oracle()
 
 
 @pytest.fixture(scope="session")
 def untied_oracle() -> Oracle:
     return make_oracle(tied=False)
+
+
+@pytest.fixture(scope="session")
+def qwen2_oracle() -> Oracle:
+    return make_oracle("qwen2")

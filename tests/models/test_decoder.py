@@ -40,7 +40,7 @@ def plain(config: DecoderConfig, weights: Weights, tokens: np.ndarray) -> jax.Ar
     return forward(config, weights, tokens, positions, np.ones_like(tokens))
 
 
-@pytest.mark.parametrize("name", ["oracle", "untied_oracle"])
+@pytest.mark.parametrize("name", ["oracle", "untied_oracle", "qwen2_oracle"])
 def test_logits_equal_those_of_transformers(name, request):
     oracle = request.getfixturevalue(name)
     tokens = random_tokens(2)

@@ -92,6 +92,12 @@ def test_a_damaged_parameter_file_is_refused_in_one_sentence(tmp_path):
         registry.load_params(tmp_path / "p", {"a": jnp.ones(100)})
 
 
+def test_a_directory_of_qwen2_brings_its_biases(qwen2_oracle, tmp_path):
+    qwen2_oracle.model.config.save_pretrained(tmp_path)
+    assert hf_import.read_config(tmp_path) == qwen2_oracle.config
+    assert np.any(qwen2_oracle.params["layer_1"]["attention"]["k_proj"]["bias"])
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_hugging_face_directory_gives_the_model_back(dtype, oracle, tmp_path):
     oracle.model.config.save_pretrained(tmp_path)

