@@ -18,6 +18,7 @@ from agemem_jax.rollout.engine import EngineConfig
 from agemem_jax.rollout.episode import EpisodeConfig
 from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
 from agemem_jax.tasks.multihop import MultihopConfig
+from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
@@ -131,16 +132,14 @@ class WarmupConfig:
       steps: optimiser steps; 0 skips the warm-up.
       episodes: demonstrations that are played.
       batch: demonstrations in one optimiser step.
-      drill_steps: how many of the first steps practise copying random tokens, for a
-        policy that starts from nothing (`copy_drill.py`).
-      drill_batch: exercises in one such step.
+      drill: how many of the first steps practise copying random tokens, for a policy that
+        starts from nothing.
     """
 
     steps: int = 0
     episodes: int = 512
     batch: int = 32
-    drill_steps: int = 0
-    drill_batch: int = 16
+    drill: Drill = Drill()
     optimizer: OptimizerConfig = OptimizerConfig()
     imperfection: Imperfection = Imperfection()
 

@@ -26,7 +26,6 @@ from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, packing, train_state, update
 from agemem_jax.training.advantages import group_advantages, zero_variance
 from agemem_jax.training.checkpoints import Checkpoints
-from agemem_jax.training.copy_drill import Exercise, exercise
 from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.run_config import RunConfig
@@ -86,12 +85,13 @@ class Trainer:
         demonstrations = self._demonstrations(phase)
         logging.info("Warm-up on %d demonstrations", len(demonstrations))
         prefix = self.player.rules(phase.episode).shared_prefix
+        vocabulary = range(self.backbone.config.vocab_size)
         sft_update = update.make_sft_update(self.backbone.config, config.warmup.optimizer)
         while self.position.iteration < phase.iterations:
             begun = time.monotonic()
             rng = np.random.default_rng([config.seed, self.position.iteration])
-            if self.position.iteration < config.warmup.drill_steps:
-                chosen = self._exercises(rng)
+            if self.position.iteration < config.warmup.drill.steps:
+                chosen = config.warmup.drill.exercises(self.position.iteration, rng, vocabulary)
             else:
                 picks = rng.choice(len(demonstrations), size=config.warmup.batch)
                 chosen = [demonstrations[i] for i in picks]
@@ -101,10 +101,6 @@ class Trainer:
             self.state, values = sft_update(self.state, batch)
             values = jax.device_get(values)
             self._finish_iteration(phase, values, {"seconds": time.monotonic() - begun})
-
-    def _exercises(self, rng: np.random.Generator) -> list[Exercise]:
-        vocabulary = range(self.backbone.config.vocab_size)
-        return [exercise(rng, vocabulary) for _ in range(self.config.warmup.drill_batch)]
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
         config = self.config

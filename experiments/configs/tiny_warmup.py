@@ -9,7 +9,7 @@ the package.
 
 from experiments.configs import tiny
 
-STEPS = 1200
+STEPS = 1900
 
 
 def get_config():
@@ -18,8 +18,8 @@ def get_config():
     config.warmup.steps = STEPS
     config.warmup.episodes = 8000
     config.warmup.batch = 16
-    config.warmup.drill_steps = 400
-    config.warmup.drill_batch = 14
+    config.warmup.drill.repeat_steps = 750
+    config.warmup.drill.recall_steps = 150
     config.warmup.optimizer.learning_rate = 2e-3
     config.warmup.optimizer.warmup_steps = 100
     config.warmup.optimizer.schedule = "cosine"
