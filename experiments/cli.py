@@ -1,13 +1,9 @@
-"""What the binaries share: the work directory, and one sentence instead of a traceback."""
+"""How the binaries start: wrong input is told in one sentence instead of a traceback."""
 
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
-
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run: checkpoints, metrics, reports.", required=True
-)
+from absl import app, logging
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -18,6 +18,7 @@ from agemem_jax.evaluation.evaluate import Evaluator, find_methods, read_config
 from agemem_jax.evaluation.methods import METHODS
 from agemem_jax.training.metrics import read_metrics
 from experiments import cli
+from experiments.workdir import WORKDIR
 
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "Methods to compare, in this order.")
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
@@ -28,7 +29,7 @@ _SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    workdir = pathlib.Path(cli.WORKDIR.value)
+    workdir = pathlib.Path(WORKDIR.value)
     methods = find_methods(_METHODS.value)
     config = read_config(workdir)
     if _TASKS.value is not None:

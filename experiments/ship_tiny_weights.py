@@ -11,18 +11,19 @@ from agemem_jax.models.registry import assets, save_params
 from agemem_jax.training import components, train_state
 from agemem_jax.training.checkpoints import Checkpoints
 from experiments import cli
+from experiments.workdir import WORKDIR
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    config = read_config(cli.WORKDIR.value)
+    config = read_config(WORKDIR.value)
     backbone = components.build_backbone(config)
     fresh = train_state.create(
         backbone.config, backbone.params, config.warmup.optimizer,
         keep_reference=False, key=jax.random.key(config.seed),
     )  # fmt: skip
-    checkpoints = Checkpoints(f"{cli.WORKDIR.value}/checkpoints", read_only=True)
+    checkpoints = Checkpoints(f"{WORKDIR.value}/checkpoints", read_only=True)
     info = checkpoints.latest()
     if info is None:
         raise ValueError(f"{checkpoints.directory} holds no checkpoint; train the warm-up first.")

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from agemem_jax.training import run_config
 from agemem_jax.training.trainer import Trainer, write_config
 from experiments import cli
+from experiments.workdir import WORKDIR
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; see experiments/configs.")
 flags.mark_flag_as_required("config")
@@ -22,8 +23,8 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     config = run_config.build(_CONFIG.value)
-    write_config(config, cli.WORKDIR.value)
-    Trainer(config, cli.WORKDIR.value).run()
+    write_config(config, WORKDIR.value)
+    Trainer(config, WORKDIR.value).run()
 
 
 if __name__ == "__main__":
