@@ -3,16 +3,21 @@
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, logging
+
+from agemem_jax.models import weights_cache
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """`app.run`, with wrong values and missing files told in one sentence.
 
     The traceback is logged with `--verbosity=1`. Other errors are bugs and keep theirs.
+    Compiled programs are kept in the cache folder (see `weights_cache`).
     """
 
     def guarded(argv):
+        keep_compiled_programs()
         try:
             main(argv)
         except (ValueError, FileNotFoundError, KeyError, AttributeError) as error:
@@ -22,6 +27,14 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(f"Error: {error}")
 
     app.run(guarded, flags_parser=_parse)
+
+
+def keep_compiled_programs() -> None:
+    """A second start finds its compiled programs on disk, unless JAX was told otherwise."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = weights_cache.cache_directory() / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 # Makes the virtual environment .venv in the repository root and installs the pinned
 # requirements and this package into it. Sourced by the other scripts; safe to repeat.
 #
-#   source launch/setup.sh [requirements file ...]
+#   bash launch/setup.sh [requirements file ...] && source .venv/bin/activate
 #
 # Installs again only when a requirements file changed since the last time.
 set -euo pipefail
@@ -25,6 +25,3 @@ if [[ "$(cat "${venv}/.installed" 2>/dev/null || true)" != "${wanted}" ]]; then
   echo "${wanted}" > "${venv}/.installed"
 fi
 export PATH="${venv}/bin:${PATH}"
-# Compiled programs are kept between runs, so that a second start is quick.
-export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-${HOME}/.cache/agemem_jax/compiled}"
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}"
