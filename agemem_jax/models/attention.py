@@ -1,7 +1,8 @@
 """Rotary positions and grouped-query attention, as functions of arrays.
 
 Caches are attended with a mask; packed rows by segment, in blocks of queries, behind a
-prefix that all rows may share. Axis order: [batch, token, head, head_dim].
+prefix that all rows may share. Axis order: [batch, token, head, head_dim] for queries,
+[batch, kv_head, length, head_dim] for keys and values, as matrix products want them.
 """
 
 import flax.struct
@@ -30,8 +31,8 @@ def rotate(
 
 def attend(
     query: Float[Array, "batch token head head_dim"],
-    keys: Float[Array, "batch length kv_head head_dim"],
-    values: Float[Array, "batch length kv_head head_dim"],
+    keys: Float[Array, "batch kv_head length head_dim"],
+    values: Float[Array, "batch kv_head length head_dim"],
     mask: Bool[Array, "batch token length"],
 ) -> Float[Array, "batch token head head_dim"]:
     """Grouped-query attention without repeating keys; softmax in float32."""
@@ -44,19 +45,19 @@ def _attend_parts(query, parts):
     Keys and values without a batch axis are shared by the whole batch and not copied.
     """
     batch, tokens, heads, dim = query.shape
-    kv_heads = parts[0][0].shape[-2]
+    kv_heads = parts[0][0].shape[-3]
     grouped = query.reshape(batch, tokens, kv_heads, heads // kv_heads, dim)
     scores = []
     for keys, _, mask in parts:
-        form = "btkgd,blkd->bkgtl" if keys.ndim == 4 else "btkgd,lkd->bkgtl"
+        form = "btkgd,bkld->bkgtl" if keys.ndim == 4 else "btkgd,kld->bkgtl"
         score = jnp.einsum(form, grouped, keys, preferred_element_type=jnp.float32)
         scores.append(jnp.where(mask[:, None, None], score * dim**-0.5, _MASKED))
     probabilities = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     mixed, start = 0.0, 0
     for keys, values, _ in parts:
-        length = keys.shape[-3]
+        length = keys.shape[-2]
         share = probabilities[..., start : start + length].astype(values.dtype)
-        form = "bkgtl,blkd->btkgd" if values.ndim == 4 else "bkgtl,lkd->btkgd"
+        form = "bkgtl,bkld->btkgd" if values.ndim == 4 else "bkgtl,kld->btkgd"
         mixed, start = mixed + jnp.einsum(form, share, values), start + length
     return mixed.reshape(batch, tokens, heads, dim)
 
@@ -86,9 +87,9 @@ def attend_packed(query, keys, values, packing: Packing, prefix):
         ids = packing.segment_ids
         causal = jnp.arange(start, end)[:, None] >= jnp.arange(end)
         mask = causal & (ids[:, start:end, None] == ids[:, None, :end])
-        parts = [(keys[:, :end], values[:, :end], mask)]
+        parts = [(keys[:, :, :end], values[:, :, :end], mask)]
         if prefix is not None:
-            shape = (*ids[:, start:end].shape, prefix[0].shape[1])
+            shape = (*ids[:, start:end].shape, prefix[0].shape[2])
             seen = jnp.broadcast_to(packing.uses_prefix[:, start:end, None], shape)
             parts.insert(0, (prefix[0][0], prefix[1][0], seen))
         mixed.append(_attend_parts(query[:, start:end], parts))

@@ -1,7 +1,7 @@
 """One config-driven Flax decoder, and the pure functions through which it is used.
 
 Layers are unrolled: a scan over layers would copy every KV cache at every token on CPU.
-Axis order: [batch, token, ...] for activations, [slot, length, kv_head, head_dim] for
+Axis order: [batch, token, ...] for activations, [slot, kv_head, length, head_dim] for
 caches. LoRA matrices live in a collection of their own, apart from the parameters.
 """
 
@@ -29,10 +29,10 @@ class Weights:
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of every layer, each [slot, length, kv_head, head_dim]."""
+    """Keys and values of every layer, each [slot, kv_head, length, head_dim]."""
 
-    k: tuple[Float[Array, "slot length kv_head head_dim"], ...]
-    v: tuple[Float[Array, "slot length kv_head head_dim"], ...]
+    k: tuple[Float[Array, "slot kv_head length head_dim"], ...]
+    v: tuple[Float[Array, "slot kv_head length head_dim"], ...]
 
 
 class Projection(nn.Module):
@@ -88,7 +88,7 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache, attend_length, packing, prefix):
+    def __call__(self, x, positions, mask, cache, packing, prefix):
         config = self.config
         batch, tokens, _ = x.shape
 
@@ -101,13 +101,15 @@ class Attention(nn.Module):
         query = rotate(project("q_proj", config.num_heads), positions, config.rope_theta)
         keys = rotate(project("k_proj", config.num_kv_heads), positions, config.rope_theta)
         values = project("v_proj", config.num_kv_heads)
-        if cache is not None:
+        if cache is None:
+            keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+        else:
             rows = jnp.arange(batch)[:, None]
             cache = tuple(
-                old.at[rows, positions].set(new.astype(old.dtype), mode="drop")
+                old.at[rows, :, positions].set(new.astype(old.dtype), mode="drop")
                 for old, new in zip(cache, (keys, values), strict=True)
             )
-            keys, values = (held[:, :attend_length].astype(x.dtype) for held in cache)
+            keys, values = (held.astype(x.dtype) for held in cache)
         if packing is None:
             mixed = attend(query, keys, values, mask)
         else:
@@ -135,7 +137,6 @@ class Layer(nn.Module):
     """Pre-norm attention and feed-forward with residuals."""
 
     config: DecoderConfig
-    attend_length: int | None = None
 
     @nn.compact
     def __call__(self, x, positions, mask, cache, packing, prefix):
@@ -145,7 +146,6 @@ class Layer(nn.Module):
             positions,
             mask,
             cache,
-            self.attend_length,
             packing,
             prefix,
         )
@@ -160,10 +160,7 @@ class Decoder(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self, tokens, positions, mask=None, cache=None, attend_length=None, packing=None,
-        prefix=None,
-    ):  # fmt: skip
+    def __call__(self, tokens, positions, mask=None, cache=None, packing=None, prefix=None):
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
         shape = (config.vocab_size, config.width)
@@ -174,7 +171,7 @@ class Decoder(nn.Module):
         make = nn.remat(Layer) if config.remat and cache is None else Layer
         k, v = [], []
         for index in range(config.num_layers):
-            layer = make(config, attend_length, name=f"layer_{index}")
+            layer = make(config, name=f"layer_{index}")
             held = None if cache is None else (cache.k[index], cache.v[index])
             shared = None if prefix is None else (prefix.k[index], prefix.v[index])
             x, held = layer(x, positions, mask, held, packing, shared)
@@ -256,7 +253,7 @@ def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
 
 def init_cache(config: DecoderConfig, slots: int, length: int, dtype: Any) -> Cache:
     """An empty cache."""
-    shape = (slots, length, config.num_kv_heads, config.head_dim)
+    shape = (slots, config.num_kv_heads, length, config.head_dim)
     layers = range(config.num_layers)
     return Cache(
         tuple(jnp.zeros(shape, dtype) for _ in layers),
@@ -298,7 +295,7 @@ def forward(
         cache = init_cache(config, 1, length, jnp.dtype(config.compute_dtype))
         order = jnp.arange(length)
         mask = (order[None, :] <= order[:, None])[None]
-        shared = decoder.apply(variables, prefix[None], order[None], mask, cache, length)[1]
+        shared = decoder.apply(variables, prefix[None], order[None], mask, cache)[1]
     packing = Packing(segment_ids, uses_prefix)
     return decoder.apply(variables, tokens, positions, packing=packing, prefix=shared)[0]
 
@@ -309,8 +306,6 @@ def forward_cached(
     tokens: Int[Array, "slot token"],
     positions: Int[Array, "slot token"],
     cache: Cache,
-    *,
-    attend_length: int,
 ) -> tuple[Float[Array, "slot token width"], Cache]:
     """Hidden states of new tokens, whose keys and values are written into the cache.
 
@@ -320,13 +315,12 @@ def forward_cached(
       tokens: new tokens of every slot: one when decoding, a chunk when prefilling.
       positions: where they stand in their slot. A token at or past the cache's length
         writes nothing: give padding such a position.
-      cache: what the slots hold; positions before the new ones must be filled.
-      attend_length: how much of the cache is attended to; static, and past every
-        position that matters.
+      cache: what the slots hold; positions before the new ones must be filled. All of it
+        is attended to as far as positions allow: give a slice to pay for less.
     """
-    mask = jnp.arange(attend_length)[None, None] <= positions[:, :, None]
+    mask = jnp.arange(cache.k[0].shape[2]) <= positions[:, :, None]
     decoder = Decoder(_without_lora(config, weights))
-    return decoder.apply(_variables(weights), tokens, positions, mask, cache, attend_length)
+    return decoder.apply(_variables(weights), tokens, positions, mask, cache)
 
 
 def unembed(

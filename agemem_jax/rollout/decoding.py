@@ -1,7 +1,8 @@
 """The device side of the engine: prefill, decode and sampling as pure jitted functions.
 
 Caches and decode states are donated and come back updated in place. Axis order:
-[slot, ...].
+[slot, ...]. What a call attends to is sliced off its cache once: a slice inside of a loop
+would be copied at every step.
 """
 
 import functools
@@ -73,7 +74,8 @@ def decode_chunk(
       [slot, chunk], valid up to `count` [slot].
     """
     slots = state.tokens.shape[0]
-    length = cache.k[0].shape[1]
+    length = cache.k[0].shape[2]
+    whole, cache = cache, jax.tree.map(lambda x: x[:, :, :attend_length], cache)
 
     def keep_going(carry):
         index, _, state, *_ = carry
@@ -83,9 +85,8 @@ def decode_chunk(
         index, cache, state, tokens, log_probs, count = carry
         positions = jnp.where(state.active, state.positions, length)  # idle slots write nothing
         hidden, cache = decoder.forward_cached(
-            config, weights, state.tokens[:, None], positions[:, None], cache,
-            attend_length=attend_length,
-        )  # fmt: skip
+            config, weights, state.tokens[:, None], positions[:, None], cache
+        )
         sampled, sampled_log_probs = _sample(decoder.unembed(config, weights, hidden[:, 0]), state)
         tokens = tokens.at[:, index].set(jnp.where(state.active, sampled, 0))
         log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
@@ -104,6 +105,7 @@ def decode_chunk(
         jnp.zeros((slots, chunk), jnp.float32), jnp.zeros((slots,), jnp.int32),
     )  # fmt: skip
     _, cache, state, tokens, log_probs, count = jax.lax.while_loop(keep_going, step, carry)
+    cache = jax.tree.map(lambda x, part: x.at[:, :, :attend_length].set(part), whole, cache)
     return cache, state, (tokens, log_probs, count)
 
 
@@ -123,19 +125,17 @@ def prefill(
     Rows that pad the batch carry a slot number past the last one, tokens that pad a
     row carry a position past the cache: both are dropped when written.
     """
-    rows = jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1), :attend_length], cache)
-    _, rows = decoder.forward_cached(
-        config, weights, tokens, positions, rows, attend_length=attend_length
-    )
+    held = jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1), :, :attend_length], cache)
+    _, held = decoder.forward_cached(config, weights, tokens, positions, held)
     return jax.tree.map(
-        lambda x, row: x.at[slots, :attend_length].set(row, mode="drop"), cache, rows
+        lambda x, rows: x.at[slots, :, :attend_length].set(rows, mode="drop"), cache, held
     )
 
 
 @functools.partial(jax.jit, static_argnames=("length",), donate_argnames=("cache",))
 def share_prefix(cache: decoder.Cache, *, length: int) -> decoder.Cache:
     """Copies the first `length` positions of slot 0 into every slot."""
-    return jax.tree.map(lambda x: x.at[1:, :length].set(x[:1, :length]), cache)
+    return jax.tree.map(lambda x: x.at[1:, :, :length].set(x[:1, :, :length]), cache)
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))

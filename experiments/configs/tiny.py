@@ -18,9 +18,9 @@ def get_config():
 
     config.engine.slots = 32
     config.engine.max_length = 992
-    config.engine.prefill_rows = 16
-    config.engine.prefill_buckets = (32, 128)
-    config.engine.attend_buckets = (384, 640)
+    config.engine.prefill_rows = 8
+    config.engine.prefill_buckets = (32, 64, 128)
+    config.engine.attend_buckets = (640,)
     config.engine.chunk = 16
 
     config.packing.row_lengths = (640, 1024)

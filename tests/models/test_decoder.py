@@ -18,7 +18,7 @@ CONFIG = DecoderConfig(
 LENGTH = 12
 CACHE = 16
 forward = jax.jit(decoder.forward, static_argnums=0)
-forward_cached = jax.jit(decoder.forward_cached, static_argnums=0, static_argnames="attend_length")
+forward_cached = jax.jit(decoder.forward_cached, static_argnums=0)
 init_cache = functools.partial(decoder.init_cache, length=CACHE, dtype=jnp.float32)
 
 
@@ -58,9 +58,7 @@ def test_prefill_in_chunks_and_decoding_equal_one_pass():
     cache, states = init_cache(CONFIG, 2), []
     for start, end in [(0, 4), (4, 8), *((i, i + 1) for i in range(8, LENGTH))]:
         positions = np.broadcast_to(np.arange(start, end, dtype=np.int32), (2, end - start))
-        hidden, cache = forward_cached(
-            CONFIG, weights, tokens[:, start:end], positions, cache, attend_length=LENGTH
-        )
+        hidden, cache = forward_cached(CONFIG, weights, tokens[:, start:end], positions, cache)
         states.append(hidden)
     np.testing.assert_allclose(jnp.concatenate(states, 1), expected, atol=1e-5)
 
@@ -72,15 +70,13 @@ def test_slots_of_different_lengths_decode_as_if_alone():
     for slot, length in enumerate(lengths):
         positions[slot, :length] = np.arange(length)
     cache = init_cache(CONFIG, 2)
-    _, cache = forward_cached(CONFIG, weights, tokens[:, :8], positions, cache, attend_length=12)
+    _, cache = forward_cached(CONFIG, weights, tokens[:, :8], positions, cache)
     for held in (*cache.k, *cache.v):
         for slot, length in enumerate(lengths):
             assert np.all(np.asarray(held[slot, length:]) == 0), "padding wrote into the cache"
             assert np.all(np.any(np.asarray(held[slot, :length]) != 0, axis=(-1, -2)))
     feed = np.array([[tokens[slot, length]] for slot, length in enumerate(lengths)])
-    hidden, _ = forward_cached(
-        CONFIG, weights, feed, np.array(lengths, np.int32)[:, None], cache, attend_length=12
-    )
+    hidden, _ = forward_cached(CONFIG, weights, feed, np.array(lengths, np.int32)[:, None], cache)
     expected = plain(CONFIG, weights, tokens)
     for slot, length in enumerate(lengths):
         np.testing.assert_allclose(hidden[slot, 0], expected[slot, length], atol=1e-5)
@@ -90,11 +86,9 @@ def test_a_rewound_slot_forgets_what_lay_behind():
     weights, tokens = Weights(sharp_params()), random_tokens(2)
     positions = np.arange(LENGTH, dtype=np.int32)[None]
     cache = init_cache(CONFIG, 1)
-    _, cache = forward_cached(CONFIG, weights, tokens[:1], positions, cache, attend_length=LENGTH)
+    _, cache = forward_cached(CONFIG, weights, tokens[:1], positions, cache)
     other = np.concatenate([tokens[:1, :4], tokens[1:, 4:]], axis=1)
-    hidden, _ = forward_cached(
-        CONFIG, weights, other[:, 4:], positions[:, 4:], cache, attend_length=LENGTH
-    )
+    hidden, _ = forward_cached(CONFIG, weights, other[:, 4:], positions[:, 4:], cache)
     expected = plain(CONFIG, weights, other)[:, 4:]
     np.testing.assert_allclose(hidden, expected, atol=1e-5)
 

@@ -84,7 +84,7 @@ def test_sixty_four_greedy_tokens_through_the_cache_equal_those_of_transformers(
 
     @jax.jit
     def generate(weights, cache):
-        run = functools.partial(decoder.forward_cached, config, weights, attend_length=length)
+        run = functools.partial(decoder.forward_cached, config, weights)
         positions = jnp.arange(len(ids) - 1)[None]
         _, cache = run(jnp.array([ids[:-1]]), positions, cache)
 
