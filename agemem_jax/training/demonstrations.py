@@ -48,7 +48,8 @@ class Imperfection:
       store_distractor: a distractor is stored.
       tidy: a distractor is answered by a context tool (this is no fault).
       skip_retrieve: the query is answered without looking into the memory.
-      wrong_answer: the answer is another name from the facts.
+      wrong_answer: the answer is another name from the facts. Without the facts, the
+        answer is "unknown" (this is no fault).
       broken_format: the response breaks the protocol.
     """
 
@@ -162,21 +163,16 @@ class ScriptedAgent:
     def _conclude(self, contents: tuple[str, ...]) -> str:
         facts = self._task.supporting_facts
         known = [fact for fact in facts if fact in contents]
-        others = [c for c in contents if c in self._task.stale_facts and c not in known]
-        thought = " ".join(known + others)
+        stale = [c for c in contents if c in self._task.stale_facts and c not in known]
+        thought = " ".join(known + stale)
         if len(thought) > 200:
             thought = "The memories hold what I need."
         answer = self._task.answer
-        if len(known) < len(facts) or self._happens(self._faults.wrong_answer):
-            candidates = [
-                name
-                for text in (*known, *others, self._task.query)
-                for name in names_in(text)
-                if name != answer and name not in _FILLER
-            ]
-            answer = (
-                candidates[int(self._rng.integers(len(candidates)))] if candidates else "unknown"
-            )
+        others = [n for n in names_in(" ".join(known)) if n != answer and n not in _FILLER]
+        if len(known) < len(facts):
+            answer = "unknown"
+        elif others and self._happens(self._faults.wrong_answer):
+            answer = others[int(self._rng.integers(len(others)))]
         return f"<think>{thought or 'I do not know.'}</think><answer>{answer}</answer>"
 
     # --- Text --------------------------------------------------------------------
