@@ -33,7 +33,8 @@ class PackingConfig:
       row_lengths: tokens per row, ascending; a batch takes the smallest that its
         longest segment fits in.
       max_targets: action tokens per row, which bounds the rows of the vocabulary
-        projection; None allows every token of a row to be one.
+        projection; None allows every token of a row to be one. A batch with a segment
+        that needs more doubles it (and compiles once more).
       rows: rows per microbatch.
       max_microbatches: room for microbatches in one batch. A batch that needs more
         doubles it until it fits (and compiles once more).
@@ -249,8 +250,8 @@ def pack(
       A batch of numpy arrays. Without any action token it has no real microbatch.
 
     Raises:
-      ValueError: a segment is longer than the longest row, has more targets than a row
-        takes, or breaks the rules of `Segment`; the sentence says which.
+      ValueError: a segment is longer than the longest row, or breaks the rules of
+        `Segment`; the sentence says which.
     """
     prefix_ids = np.asarray(prefix, np.int32).reshape(-1)
     pieces = _pieces(trajectories, advantages, normalisation, prefix_ids)
@@ -266,10 +267,14 @@ def pack(
     max_targets = min(config.max_targets or length, length)
     most = max((piece.num_targets for piece in pieces), default=0)
     if most > max_targets:
-        raise ValueError(
-            f"A segment has {most} action tokens but a row takes {max_targets}; raise "
-            "packing.max_targets."
+        wider = length if most > 2 * max_targets else min(2 * max_targets, length)
+        logging.warning(
+            "A segment has %d action tokens, packing.max_targets is %d; compiling for %d.",
+            most,
+            max_targets,
+            wider,
         )
+        max_targets = wider
 
     rows = _place(pieces, length, max_targets)
     num_microbatches = -(-len(rows) // config.rows)

@@ -24,7 +24,7 @@ def get_config():
     config.engine.chunk = 16
 
     config.packing.row_lengths = (640, 1024)
-    config.packing.max_targets = 384
+    config.packing.max_targets = 512
     config.packing.rows = 4
 
     config.curriculum.tasks_per_iteration = 8

@@ -157,8 +157,11 @@ def test_rows_take_no_more_targets_than_allowed():
     batch = pack(trajectories, np.ones(4), config)
     assert batch.targets.shape == (2, 2, 4)
     assert batch.target_mask.sum() == 12
-    with pytest.raises(ValueError, match="5 action tokens but a row takes 4"):
-        pack([make_trajectory(rng, [[(2, 5)]])], [1.0], config)
+    # A longer segment gets a wider batch: a run must not end for it.
+    for count, width in ((5, 8), (9, 32)):
+        batch = pack([make_trajectory(rng, [[(2, count)]])], [1.0], config)
+        assert batch.targets.shape == (2, 2, width)
+        assert batch.target_mask.sum() == count
 
 
 def test_tokens_behind_the_last_action_and_segments_without_actions_are_left_out():
