@@ -1,5 +1,6 @@
 """How the binaries start: wrong input is told in one sentence instead of a traceback."""
 
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """
 
     def guarded(argv):
+        logging.get_absl_handler().addFilter(_is_worth_showing)
         keep_compiled_programs()
         try:
             main(argv)
@@ -35,6 +37,13 @@ def keep_compiled_programs() -> None:
         folder = weights_cache.cache_directory() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _is_worth_showing(record) -> bool:
+    """Leaves out what Orbax says of every file that it reads and writes."""
+    return record.levelno > logging.converter.ABSL_TO_STANDARD[logging.INFO] or (
+        "orbax" not in pathlib.Path(record.pathname).parts
+    )
 
 
 def _parse(argv: list[str]) -> list[str]:
