@@ -3,7 +3,7 @@
     python experiments/evaluate.py --workdir=runs/a --methods=agemem_norl,agemem
 
 Reads the configuration and the checkpoints of the training run in the work directory;
-prints a table and writes evaluation.json, evaluation.csv, learning_curve.png and
+prints two tables and writes evaluation.json, evaluation.csv, learning_curve.png and
 trajectories.md beside them.
 """
 
@@ -49,7 +49,8 @@ def main(argv):
         rewards += played.rewards[: _SHOW.value]
 
     title = f"{config.tasks.name} {config.tasks.eval_split}, {config.backbone}, seed {config.seed}"
-    rich.print(reports.render_table(results, title))
+    for table in reports.render_tables(results, title):
+        rich.print(table)
     settings = {"temperature": config.evaluation.temperature, "seed": config.seed, "title": title}
     reports.write_results(workdir, results, settings)
     reports.write_trajectories(workdir / "trajectories.md", shown, rewards)

@@ -54,8 +54,10 @@ def bootstrap(values: Float[np.ndarray, " task"], samples: int = 10_000, seed: i
     """Mean and percentile interval over resampled tasks."""
     values = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(values), size=(samples, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    count = len(values)
+    # One row at a time: all of them at once would be gigabytes for a whole data set.
+    means = [values[rng.integers(count, size=count)].mean() for _ in range(samples)]
+    low, high = np.percentile(means, [2.5, 97.5])
     return Estimate(float(values.mean()), float(low), float(high))
 
 

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich import table as rich_table
 
 from agemem_jax.evaluation.metrics import Measures
@@ -15,17 +16,30 @@ from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 
 
-def render_table(results: Mapping[str, Measures], title: str) -> rich_table.Table:
-    """One row per method; J and MQ in percent with 95 % intervals."""
-    table = rich_table.Table(title=title)
-    for name in ("method", "tasks", "J", "MQ", "R_memory", "reward", "TN", "TC", "TC by tool"):
-        table.add_column(name, justify="left" if name in ("method", "TC by tool") else "right")
+def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_table.Table]:
+    """Scores, and what they cost; one row per method, at most 80 columns wide.
+
+    J, MQ and R_memory are in percent with 95 % intervals; calls of tools are means per
+    task.
+    """
+    scores = _table(title, ("tasks", "J", "MQ", "R_memory"))
+    tools = sorted({tool for measures in results.values() for tool in measures.tc})
+    costs = _table("tokens (TN) and tool calls (TC) per task",
+                   ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))  # fmt: skip
     for name, m in results.items():
-        by_tool = ", ".join(f"{tool.split('_')[0]} {n:.2f}" for tool, n in m.tc.items() if n)
-        table.add_row(
-            name, str(m.tasks), m.j.percent(), m.mq.percent(), m.r_memory.percent(),
-            f"{m.reward.mean:.3f}", f"{m.tn.mean:.0f}", f"{sum(m.tc.values()):.2f}", by_tool,
+        scores.add_row(name, str(m.tasks), m.j.percent(), m.mq.percent(), m.r_memory.percent())
+        costs.add_row(
+            name, f"{m.reward.mean:.3f}", f"{m.tn.mean:.0f}", f"{sum(m.tc.values()):.2f}",
+            *(f"{m.tc.get(tool, 0.0):.2f}" for tool in tools),
         )  # fmt: skip
+    return [scores, costs]
+
+
+def _table(title: str, columns: Sequence[str]) -> rich_table.Table:
+    table = rich_table.Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    table.add_column("method", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 

@@ -1,0 +1,46 @@
+"""What people look at."""
+
+import csv
+import io
+import json
+
+from rich.console import Console
+
+from agemem_jax.evaluation import reports
+from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.protocol.tools import TOOL_NAMES
+
+
+def measures(mean: float) -> Measures:
+    estimate = Estimate(mean, mean - 0.1, mean + 0.1)
+    return Measures(
+        tasks=200, j=estimate, mq=estimate, r_memory=estimate, reward=estimate,
+        tn=Estimate(8123.0, 8000.0, 8200.0), tc=dict.fromkeys(TOOL_NAMES, 11.25),
+        failed_calls=0.0,
+    )  # fmt: skip
+
+
+RESULTS = {"AgeMem-noRL-RAG": measures(0.25), "AgeMem": measures(0.5)}
+
+
+def test_tables_fit_a_terminal_of_80_columns_without_cutting_anything():
+    console = Console(width=80, file=io.StringIO())
+    for table in reports.render_tables(RESULTS, "hotpotqa validation, smollm2-135m, seed 0"):
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert "50.0 [40.0, 60.0]" in text
+    for word in ("AgeMem-noRL-RAG", "J", "MQ", "R_memory", "TN", "Retrieve", "Summary", "8123"):
+        assert word in text
+    assert "67.50" in text  # six tools
+
+
+def test_results_are_written_for_programs_as_well(tmp_path):
+    reports.write_results(tmp_path, RESULTS, {"temperature": 1.0})
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["settings"] == {"temperature": 1.0}
+    assert written["results"]["AgeMem"]["j"] == {"mean": 0.5, "low": 0.4, "high": 0.6}
+    with (tmp_path / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == list(RESULTS)
+    assert float(rows[1]["j.mean"]) == 0.5 and float(rows[1]["tc.Add_memory"]) == 11.25
