@@ -33,13 +33,13 @@ def get_config():
     config.engine.max_length = 1696
     config.engine.prefill_rows = 4
     config.engine.prefill_buckets = (128,)
-    config.engine.attend_buckets = (640, 1024)
-    config.packing.row_lengths = (1024, 1792)
+    config.engine.attend_buckets = (1024,)
+    config.packing.row_lengths = (1792,)
     config.packing.max_targets = 640
     config.packing.rows = 1
     config.packing.max_microbatches = 64
 
-    config.warmup.steps = 40
+    config.warmup.steps = 30
     config.warmup.episodes = 200
     config.warmup.batch = 4
     config.warmup.optimizer.learning_rate = 1e-3
