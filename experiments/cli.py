@@ -22,7 +22,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         keep_compiled_programs()
         try:
             main(argv)
-        except (ValueError, FileNotFoundError, KeyError, AttributeError) as error:
+        except (ValueError, OSError, KeyError, AttributeError) as error:
             if not _is_for_the_user(error):
                 raise
             logging.debug("Traceback:", exc_info=True)
@@ -40,10 +40,9 @@ def keep_compiled_programs() -> None:
 
 
 def _is_worth_showing(record) -> bool:
-    """Leaves out what Orbax says of every file that it reads and writes."""
-    return record.levelno > logging.converter.ABSL_TO_STANDARD[logging.INFO] or (
-        "orbax" not in pathlib.Path(record.pathname).parts
-    )
+    """Leaves out remarks of other libraries: Orbax has ten for each file that it writes."""
+    ours = "site-packages" not in pathlib.Path(record.pathname).parts
+    return ours or record.levelno > logging.converter.ABSL_TO_STANDARD[logging.INFO]
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -40,20 +40,20 @@ def main(argv):
         config = dataclasses.replace(config, evaluation=evaluation)
 
     evaluator = Evaluator(config, workdir)
-    results, shown, rewards = {}, [], []
+    results, shown = {}, {}
     for method in methods:
         logging.info("Playing %s", method.title)
         played = evaluator.run(method)
         results[method.title] = played.measures
-        shown += played.trajectories[: _SHOW.value]
-        rewards += played.rewards[: _SHOW.value]
+        pairs = zip(played.trajectories, played.rewards, strict=True)
+        shown[method.title] = list(pairs)[: _SHOW.value]
 
     title = f"{config.tasks.name} {config.tasks.eval_split}, {config.backbone}, seed {config.seed}"
     for table in reports.render_tables(results, title):
         rich.print(table)
     settings = {"temperature": config.evaluation.temperature, "seed": config.seed, "title": title}
     reports.write_results(workdir, results, settings)
-    reports.write_trajectories(workdir / "trajectories.md", shown, rewards)
+    reports.write_trajectories(workdir / "trajectories.md", shown)
     if (workdir / "metrics.jsonl").exists():
         metrics = read_metrics(workdir / "metrics.jsonl")
         reports.write_learning_curve(workdir / "learning_curve.png", metrics)

@@ -25,3 +25,4 @@ if [[ "$(cat "${venv}/.installed" 2>/dev/null || true)" != "${wanted}" ]]; then
   echo "${wanted}" > "${venv}/.installed"
 fi
 export PATH="${venv}/bin:${PATH}"
+export TRANSFORMERS_NO_ADVISORY_WARNINGS=1  # it misses PyTorch, which nothing here needs

@@ -73,28 +73,34 @@ def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_trajectories(
-    path: str | os.PathLike, trajectories: Sequence[Trajectory], rewards: Sequence[Reward]
+    path: str | os.PathLike, played: Mapping[str, Sequence[tuple[Trajectory, Reward]]]
 ) -> None:
-    """A Markdown file in which a person can read what the policy did."""
+    """A Markdown file in which a person can read what each method did."""
     lines = ["# Trajectories", ""]
-    for number, (trajectory, reward) in enumerate(zip(trajectories, rewards, strict=True), 1):
-        task = trajectory.task
-        parts = ", ".join(f"{k} {v:.2f}" for k, v in dataclasses.asdict(reward).items())
-        lines += [
-            f"## {number}. {task.query}", "", f"Task `{task.task_id}`, expected answer "
-            f"**{task.answer}**. Reward: {parts}.", "",
-        ]  # fmt: skip
-        stage = None
-        for entry in trajectory.transcript:
-            if entry.stage != stage:
-                stage = entry.stage
-                lines += [f"### Stage {stage}", ""]
-            body = "\n".join(f"> {line}" for line in entry.text.splitlines() or [""])
-            lines += [f"**{entry.role}** (step {entry.step})", "", body, ""]
-        lines += ["Memory at the end:", ""]
-        lines += [f"- `{key}`: {text}" for key, text in trajectory.memory.items()] or ["- empty"]
-        lines.append("")
+    for method, pairs in played.items():
+        lines += [f"## {method}", ""]
+        for trajectory, reward in pairs:
+            lines += _trajectory_lines(trajectory, reward)
     pathlib.Path(path).write_text("\n".join(lines))
+
+
+def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
+    task = trajectory.task
+    parts = ", ".join(f"{k} {v:.2f}" for k, v in dataclasses.asdict(reward).items())
+    lines = [
+        f"### {task.query}", "",
+        f"Task `{task.task_id}`, expected answer **{task.answer}**. Reward: {parts}.", "",
+    ]  # fmt: skip
+    stage = None
+    for entry in trajectory.transcript:
+        if entry.stage != stage:
+            stage = entry.stage
+            lines += [f"#### Stage {stage}", ""]
+        body = "\n".join(f"> {line}" for line in entry.text.splitlines() or [""])
+        lines += [f"**{entry.role}** (step {entry.step})", "", body, ""]
+    lines += ["Memory at the end:", ""]
+    lines += [f"- `{key}`: {text}" for key, text in trajectory.memory.items()] or ["- empty"]
+    return [*lines, ""]
 
 
 def write_learning_curve(path: str | os.PathLike, metrics: Sequence[Mapping[str, Any]]) -> None:

@@ -3,8 +3,8 @@
     python experiments/train.py --config=experiments/configs/quickstart.py --workdir=runs/quickstart
 
 Starts from the warmed-up weights that ship with the package (see
-experiments/configs/tiny_warmup.py). Expect J on held-out tasks to rise from about 0.1 to
-about 0.4, and the memory quality MQ with it; docs/results.md has the figures.
+experiments/configs/tiny_warmup.py). Expect J on held-out tasks to rise from 8 % to 30 or 45 %,
+by seed, and the memory quality MQ from 37 % to 55 or 70 %; docs/results.md has the table.
 """
 
 from experiments.configs import tiny
