@@ -1,9 +1,11 @@
-"""Rotary positions and grouped-query attention, as functions of arrays.
+"""Grouped-query attention as functions of arrays.
 
 Caches are attended with a mask; packed rows by segment, in blocks of queries, behind a
 prefix that all rows may share. Axis order: [batch, token, head, head_dim] for queries,
 [batch, kv_head, length, head_dim] for keys and values, as matrix products want them.
 """
+
+import dataclasses
 
 import flax.struct
 import jax
@@ -14,19 +16,28 @@ BLOCK = 128  # queries per block of packed attention
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
 
-def rotate(
-    x: Float[Array, "batch token head head_dim"],
-    positions: Int[Array, "batch token"],
-    theta: float,
-) -> Float[Array, "batch token head head_dim"]:
-    """Rotary position embedding; the two halves of a head are the pairs' parts."""
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None, None].astype(jnp.float32) * frequency
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How scores come about.
+
+    Attributes:
+      scale: what the products of queries and keys are multiplied with.
+      softcap: c of c * tanh(score / c); 0 is none.
+      window: how many tokens back attention reaches, the token itself counted; 0 is all.
+    """
+
+    scale: float
+    softcap: float = 0.0
+    window: int = 0
+
+
+def cache_mask(
+    positions: Int[Array, "batch token"], length: int, window: int
+) -> Bool[Array, "batch token length"]:
+    """What tokens at `positions` see of a cache: themselves, and back to the window's end."""
+    distance = positions[:, :, None] - jnp.arange(length)
+    mask = distance >= 0
+    return mask & (distance < window) if window else mask
 
 
 def attend(
@@ -34,12 +45,13 @@ def attend(
     keys: Float[Array, "batch kv_head length head_dim"],
     values: Float[Array, "batch kv_head length head_dim"],
     mask: Bool[Array, "batch token length"],
+    scoring: Scoring,
 ) -> Float[Array, "batch token head head_dim"]:
     """Grouped-query attention without repeating keys; softmax in float32."""
-    return _attend_parts(query, ((keys, values, mask),))
+    return _attend_parts(query, ((keys, values, mask),), scoring)
 
 
-def _attend_parts(query, parts):
+def _attend_parts(query, parts, scoring: Scoring):
     """Attention over several (keys, values, mask), as if they stood one after another.
 
     Keys and values without a batch axis are shared by the whole batch and not copied.
@@ -51,7 +63,10 @@ def _attend_parts(query, parts):
     for keys, _, mask in parts:
         form = "btkgd,bkld->bkgtl" if keys.ndim == 4 else "btkgd,kld->bkgtl"
         score = jnp.einsum(form, grouped, keys, preferred_element_type=jnp.float32)
-        scores.append(jnp.where(mask[:, None, None], score * dim**-0.5, _MASKED))
+        score *= scoring.scale
+        if scoring.softcap:
+            score = scoring.softcap * jnp.tanh(score / scoring.softcap)
+        scores.append(jnp.where(mask[:, None, None], score, _MASKED))
     probabilities = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     mixed, start = 0.0, 0
     for keys, values, _ in parts:
@@ -76,21 +91,25 @@ class Packing:
     uses_prefix: Bool[Array, "row token"]
 
 
-def attend_packed(query, keys, values, packing: Packing, prefix):
+def attend_packed(query, keys, values, positions, packing: Packing, prefix, scoring: Scoring):
     """Causal attention within segments, in blocks of queries.
 
-    A block looks at no key behind its last query, which halves the work of a row.
+    A block looks at no key behind its last query, and at none before its first query's
+    window, which halves the work of a row, or does better.
     """
-    mixed = []
+    mixed, window, ids = [], scoring.window, packing.segment_ids
     for start in range(0, query.shape[1], BLOCK):
         end = min(start + BLOCK, query.shape[1])
-        ids = packing.segment_ids
-        causal = jnp.arange(start, end)[:, None] >= jnp.arange(end)
-        mask = causal & (ids[:, start:end, None] == ids[:, None, :end])
-        parts = [(keys[:, :, :end], values[:, :, :end], mask)]
+        first = max(0, start - window + 1) if window else 0
+        # Tokens of a segment are neighbours, so distances in the row are distances in it.
+        distance = jnp.arange(start, end)[:, None] - jnp.arange(first, end)
+        near = (distance >= 0) & (distance < window) if window else distance >= 0
+        mask = near & (ids[:, start:end, None] == ids[:, None, first:end])
+        parts = [(keys[:, :, first:end], values[:, :, first:end], mask)]
         if prefix is not None:
-            shape = (*ids[:, start:end].shape, prefix[0].shape[2])
-            seen = jnp.broadcast_to(packing.uses_prefix[:, start:end, None], shape)
+            length = prefix[0].shape[2]
+            seen = cache_mask(positions[:, start:end], length, window)
+            seen &= packing.uses_prefix[:, start:end, None]
             parts.insert(0, (prefix[0][0], prefix[1][0], seen))
-        mixed.append(_attend_parts(query[:, start:end], parts))
+        mixed.append(_attend_parts(query[:, start:end], parts, scoring))
     return jnp.concatenate(mixed, axis=1)

@@ -2,7 +2,7 @@
 
 Layers are unrolled: a scan over layers would copy every KV cache at every token on CPU.
 Axis order: [batch, token, ...] for activations, [slot, kv_head, length, head_dim] for
-caches. LoRA matrices live in a collection of their own, apart from the parameters.
+caches. LoRA matrices, and the scales of int8 parameters, live in collections of their own.
 """
 
 import dataclasses
@@ -15,16 +15,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from agemem_jax.models.attention import Packing, attend, attend_packed, rotate
+from agemem_jax.models.attention import Packing, Scoring, attend, attend_packed, cache_mask
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.experts import MixtureOfExperts
+from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled
+from agemem_jax.models.rope import rotate
 
 
 @flax.struct.dataclass
 class Weights:
-    """What a forward pass reads: base parameters, and LoRA matrices or None."""
+    """What a forward pass reads.
+
+    Attributes:
+      params: base parameters.
+      lora: LoRA matrices, or None.
+      scales: factors of the parameters that are int8 (see `quantisation.py`), or None.
+    """
 
     params: PyTree
     lora: PyTree | None = None
+    scales: PyTree | None = None
 
 
 @flax.struct.dataclass
@@ -48,49 +58,46 @@ class Projection(nn.Module):
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        y = x @ kernel.astype(dtype)
+        y = scaled(self, "kernel", x @ kernel.astype(dtype))
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             y += self.param("bias", init, (self.features,), jnp.float32).astype(dtype)
-        if config.lora_rank and self.name in config.lora_targets:
-            rank = config.lora_rank
-            shape_a, shape_b = (x.shape[-1], rank), (rank, self.features)
-            normal = nn.with_logical_partitioning(
-                nn.initializers.normal(0.02), (self.axes[0], "lora_rank")
-            )
-            zeros = nn.with_logical_partitioning(
-                nn.initializers.zeros_init(), ("lora_rank", self.axes[1])
-            )
-            # Drawn in a function, since there is a random key at initialisation only.
-            a = self.variable("lora", "a", lambda: normal(self.make_rng("lora"), shape_a)).value
-            b = self.variable("lora", "b", lambda: zeros(None, shape_b)).value
-            y += (x @ a.astype(dtype)) @ b.astype(dtype) * (config.lora_alpha / rank)
+        if config.has_lora(self.name):
+            y += self._low_rank(x)
         return y
 
+    def _low_rank(self, x):
+        config, rank = self.config, self.config.lora_rank
+        shape_a, shape_b = (x.shape[-1], rank), (rank, self.features)
+        axes_a, axes_b = (self.axes[0], "lora_rank"), ("lora_rank", self.axes[1])
+        normal = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes_a)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), axes_b)
+        # Drawn in a function, since there is a random key at initialisation only.
+        a = self.variable("lora", "a", lambda: normal(self.make_rng("lora"), shape_a)).value
+        b = self.variable("lora", "b", lambda: zeros(None, shape_b)).value
+        if config.lora_dropout and self.has_rng("dropout"):
+            x = nn.Dropout(config.lora_dropout, deterministic=False)(x)
+        return (x @ a.astype(x.dtype)) @ b.astype(x.dtype) * (config.lora_alpha / rank)
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation, computed in float32."""
 
-    eps: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("embed",))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        y = x.astype(jnp.float32)
-        y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
-        return (y * scale).astype(x.dtype)
+def _norm(config: DecoderConfig, name: str) -> RMSNorm:
+    return RMSNorm(config.rms_eps, config.unit_offset_norms, name=name)
 
 
 class Attention(nn.Module):
     """Self-attention over packed rows, or over a slot's cache."""
 
     config: DecoderConfig
+    index: int  # of the layer
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache, packing, prefix):
+    def __call__(self, x, positions, cache, packing, prefix):
         config = self.config
         batch, tokens, _ = x.shape
+        window = config.window(self.index)
+        rope = config.local_rope if window and config.local_rope else config.rope
+        scale = config.attention_scale or config.head_dim**-0.5
+        scoring = Scoring(scale, config.attention_softcap, window)
 
         def project(name, heads):
             width = heads * config.head_dim
@@ -98,11 +105,15 @@ class Attention(nn.Module):
             y = Projection(config, width, axes, config.qkv_bias, name=name)(x)
             return y.reshape(batch, tokens, heads, config.head_dim)
 
-        query = rotate(project("q_proj", config.num_heads), positions, config.rope_theta)
-        keys = rotate(project("k_proj", config.num_kv_heads), positions, config.rope_theta)
+        query = project("q_proj", config.num_heads)
+        keys = project("k_proj", config.num_kv_heads)
         values = project("v_proj", config.num_kv_heads)
+        if config.qk_norm:
+            query, keys = _norm(config, "q_norm")(query), _norm(config, "k_norm")(keys)
+        query, keys = rotate(query, positions, rope), rotate(keys, positions, rope)
         if cache is None:
             keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+            mixed = attend_packed(query, keys, values, positions, packing, prefix, scoring)
         else:
             rows = jnp.arange(batch)[:, None]
             cache = tuple(
@@ -110,17 +121,15 @@ class Attention(nn.Module):
                 for old, new in zip(cache, (keys, values), strict=True)
             )
             keys, values = (held.astype(x.dtype) for held in cache)
-        if packing is None:
-            mixed = attend(query, keys, values, mask)
-        else:
-            mixed = attend_packed(query, keys, values, packing, prefix)
+            mask = cache_mask(positions, keys.shape[2], window)
+            mixed = attend(query, keys, values, mask, scoring)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
 
 
 class FeedForward(nn.Module):
-    """SwiGLU."""
+    """A gated linear unit: SwiGLU, or GeGLU."""
 
     config: DecoderConfig
 
@@ -129,7 +138,8 @@ class FeedForward(nn.Module):
         config = self.config
         gate = Projection(config, config.ffn_width, ("embed", "mlp"), name="gate_proj")(x)
         up = Projection(config, config.ffn_width, ("embed", "mlp"), name="up_proj")(x)
-        hidden = nn.with_logical_constraint(nn.silu(gate) * up, ("batch", "token", "mlp"))
+        hidden = ACTIVATE[config.activation](gate) * up
+        hidden = nn.with_logical_constraint(hidden, ("batch", "token", "mlp"))
         return Projection(config, config.width, ("mlp", "embed"), name="down_proj")(hidden)
 
 
@@ -137,56 +147,60 @@ class Layer(nn.Module):
     """Pre-norm attention and feed-forward with residuals."""
 
     config: DecoderConfig
+    index: int
 
     @nn.compact
-    def __call__(self, x, positions, mask, cache, packing, prefix):
+    def __call__(self, x, positions, cache, packing, prefix):
         config = self.config
-        mixed, cache = Attention(config, name="attention")(
-            RMSNorm(config.rms_eps, name="attention_norm")(x),
-            positions,
-            mask,
-            cache,
-            packing,
-            prefix,
-        )
-        x = x + mixed
-        x = x + FeedForward(config, name="mlp")(RMSNorm(config.rms_eps, name="mlp_norm")(x))
+        y = _norm(config, "attention_norm")(x)
+        attention = Attention(config, self.index, name="attention")
+        y, cache = attention(y, positions, cache, packing, prefix)
+        x = x + (_norm(config, "attention_post_norm")(y) if config.post_norms else y)
+        feed_forward = MixtureOfExperts if config.has_experts(self.index) else FeedForward
+        y = feed_forward(config, name="mlp")(_norm(config, "mlp_norm")(x))
+        x = x + (_norm(config, "mlp_post_norm")(y) if config.post_norms else y)
         return nn.with_logical_constraint(x, ("batch", "token", "embed")), cache
 
 
 class Decoder(nn.Module):
-    """Token ids to final hidden states. The vocabulary projection is `unembed`."""
+    """Token ids to final hidden states. The vocabulary projection is `unembed`.
+
+    Rows are either attended over `cache`, or as `packing` says, behind `prefix`.
+    """
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, tokens, positions, mask=None, cache=None, packing=None, prefix=None):
+    def __call__(self, tokens, positions, cache=None, packing=None, prefix=None):
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
         shape = (config.vocab_size, config.width)
         table = self.param("embedding", init, shape, jnp.float32)
         if not config.tied_embeddings:
             self.param("output", init, shape, jnp.float32)
-        x = nn.with_logical_constraint(table[tokens].astype(dtype), ("batch", "token", "embed"))
+        x = table[tokens].astype(dtype)
+        if self.has_variable("scales", "embedding"):
+            x *= self.get_variable("scales", "embedding")[tokens][..., None].astype(dtype)
+        if config.embedding_scale != 1.0:
+            x *= jnp.asarray(config.embedding_scale, dtype)
+        x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
         make = nn.remat(Layer) if config.remat and cache is None else Layer
         k, v = [], []
         for index in range(config.num_layers):
-            layer = make(config, name=f"layer_{index}")
+            layer = make(config, index, name=f"layer_{index}")
             held = None if cache is None else (cache.k[index], cache.v[index])
             shared = None if prefix is None else (prefix.k[index], prefix.v[index])
-            x, held = layer(x, positions, mask, held, packing, shared)
+            x, held = layer(x, positions, held, packing, shared)
             if held is not None:
                 k.append(held[0])
                 v.append(held[1])
-        x = RMSNorm(config.rms_eps, name="final_norm")(x)
+        x = _norm(config, "final_norm")(x)
         return x, None if cache is None else Cache(tuple(k), tuple(v))
 
 
 def _variables(weights: Weights) -> dict[str, PyTree]:
-    variables = {"params": weights.params}
-    if weights.lora is not None:
-        variables["lora"] = weights.lora
-    return variables
+    named = {"params": weights.params, "lora": weights.lora, "scales": weights.scales}
+    return {name: tree for name, tree in named.items() if tree is not None}
 
 
 def _without_lora(config: DecoderConfig, weights: Weights) -> DecoderConfig:
@@ -200,7 +214,8 @@ def _init(config: DecoderConfig, key: Key[Array, ""]) -> dict[str, PyTree]:
     one = jnp.zeros((1, 1), jnp.int32)
     params_key, lora_key = jax.random.split(key)
     keys = {"params": params_key, "lora": lora_key}
-    return Decoder(config).init(keys, one, one, jnp.ones((1, 1, 1), bool))
+    packing = Packing(one, jnp.zeros((1, 1), bool))
+    return Decoder(config).init(keys, one, one, packing=packing)
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -269,6 +284,7 @@ def forward(
     segment_ids: Int[Array, "row token"],
     prefix: Int[Array, " prefix"] | None = None,
     uses_prefix: Bool[Array, "row token"] | None = None,
+    dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "row token width"]:
     """Hidden states of packed rows.
 
@@ -284,20 +300,22 @@ def forward(
       prefix: tokens that segments share at their start; computed once for all rows, and
         gradients flow back through it.
       uses_prefix: which tokens stand behind the prefix; all, when left out.
+      dropout_key: what `config.lora_dropout` draws with; without it nothing is dropped.
     """
-    decoder = Decoder(_without_lora(config, weights))
-    variables = _variables(weights)
+    apply = functools.partial(
+        Decoder(_without_lora(config, weights)).apply,
+        _variables(weights),
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
     if uses_prefix is None:
         uses_prefix = jnp.ones(tokens.shape, bool)
     shared = None
     if prefix is not None and prefix.shape[0]:
         length = prefix.shape[0]
         cache = init_cache(config, 1, length, jnp.dtype(config.compute_dtype))
-        order = jnp.arange(length)
-        mask = (order[None, :] <= order[:, None])[None]
-        shared = decoder.apply(variables, prefix[None], order[None], mask, cache)[1]
+        shared = apply(prefix[None], jnp.arange(length)[None], cache)[1]
     packing = Packing(segment_ids, uses_prefix)
-    return decoder.apply(variables, tokens, positions, packing=packing, prefix=shared)[0]
+    return apply(tokens, positions, packing=packing, prefix=shared)[0]
 
 
 def forward_cached(
@@ -318,19 +336,22 @@ def forward_cached(
       cache: what the slots hold; positions before the new ones must be filled. All of it
         is attended to as far as positions allow: give a slice to pay for less.
     """
-    mask = jnp.arange(cache.k[0].shape[2]) <= positions[:, :, None]
     decoder = Decoder(_without_lora(config, weights))
-    return decoder.apply(_variables(weights), tokens, positions, mask, cache)
+    return decoder.apply(_variables(weights), tokens, positions, cache)
 
 
 def unembed(
     config: DecoderConfig, weights: Weights, hidden: Float[Array, "*batch width"]
 ) -> Float[Array, "*batch vocab"]:
     """Logits in float32. The table stays [vocab, width] and is contracted on its last axis."""
-    table = weights.params["embedding" if config.tied_embeddings else "output"]
-    return jnp.einsum(
-        "...w,vw->...v", hidden, table.astype(hidden.dtype), preferred_element_type=jnp.float32
-    )
+    name = "embedding" if config.tied_embeddings else "output"
+    table = weights.params[name].astype(hidden.dtype)
+    logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
+    if weights.scales is not None and name in weights.scales:
+        logits *= weights.scales[name]
+    if config.logit_softcap:
+        logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
+    return logits
 
 
 def token_log_probs(

@@ -16,6 +16,7 @@ from jaxtyping import Float, PyTree
 from tokenizers import decoders, models, pre_tokenizers
 
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.rope import Rope
 
 # GGUF name inside a block: (our path inside a layer, whether the matrix is transposed)
 _LAYER_TENSORS = {
@@ -90,7 +91,7 @@ def read_config(reader: gguf.GGUFReader) -> DecoderConfig:
         num_kv_heads=_value(reader, "llama.attention.head_count_kv", heads),
         head_dim=head_dim,
         ffn_width=_value(reader, "llama.feed_forward_length"),
-        rope_theta=_value(reader, "llama.rope.freq_base", 10_000.0),
+        rope=Rope(_value(reader, "llama.rope.freq_base", 10_000.0)),
         # Stored as float32: the shortest decimal that means the same number is what was written.
         rms_eps=float(str(np.float32(_value(reader, "llama.attention.layer_norm_rms_epsilon")))),
         tied_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
@@ -188,7 +189,7 @@ def _wanted(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, ...], bool
 def _halves(
     matrix: Float[np.ndarray, "outputs inputs"], heads: int
 ) -> Float[np.ndarray, "outputs inputs"]:
-    """Orders the rows of every head as two halves, as `attention.rotate` pairs them.
+    """Orders the rows of every head as two halves, as `rope.rotate` pairs them.
 
     GGUF's Llama files keep the two partners of a rotation next to each other.
     """

@@ -11,8 +11,9 @@ import pathlib
 import transformers
 from jaxtyping import Array, Key, PyTree
 
-from agemem_jax.models import decoder, gguf_import, hf_import, tokenizers, weights_cache
+from agemem_jax.models import decoder, gguf_import, hf_config, hf_import, tokenizers, weights_cache
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.rope import Rope
 from agemem_jax.models.weight_files import load_params, save_params
 
 __all__ = [
@@ -76,7 +77,7 @@ BACKBONES = {
             ffn_width=256,
             # Slow rotations: names are matched over hundreds of tokens. At 10,000 copying
             # is not learned within minutes.
-            rope_theta=1_000_000.0,
+            rope=Rope(theta=1_000_000.0),
             tied_embeddings=True,
             max_positions=4096,
         ),
@@ -156,7 +157,7 @@ def _fetched(weight_set: str, pretrained: bool):
     folder = weights_cache.find_or_explain(weight_set)
     files = sorted(folder.glob("*.gguf"))
     if not files:
-        config = hf_import.read_config(folder)
+        config = hf_config.read_config(folder)
         params = hf_import.read_params(folder, config) if pretrained else None
         return config, params, tokenizers.from_file(folder / "tokenizer.json")
     reader = gguf_import.open_gguf(files[0])

@@ -40,10 +40,8 @@ def plain(config: DecoderConfig, weights: Weights, tokens: np.ndarray) -> jax.Ar
     return forward(config, weights, tokens, positions, np.ones_like(tokens))
 
 
-@pytest.mark.parametrize("name", ["oracle", "untied_oracle", "qwen2_oracle"])
-def test_logits_equal_those_of_transformers(name, request):
-    oracle = request.getfixturevalue(name)
-    tokens = random_tokens(2)
+def test_logits_of_every_family_equal_those_of_transformers(family_oracle):
+    oracle, tokens = family_oracle, random_tokens(2)
     weights = Weights(oracle.params)
     logits = decoder.unembed(oracle.config, weights, plain(oracle.config, weights, tokens))
     assert logits.dtype == jnp.float32
