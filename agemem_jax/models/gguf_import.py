@@ -1,7 +1,7 @@
-"""Reads a Llama-architecture GGUF file into our configuration, parameters and tokenizer.
+"""Reads a GGUF file into our configuration, parameters and tokenizer.
 
-Quantised tensors are dequantised to float32 once, at loading. Tensor names and the order
-of rotary dimensions differ from ours; both are translated here and nowhere else.
+Quantised tensors are dequantised once, at loading. Tensor names, and in Llama's files the
+order of rotary dimensions, differ from ours; both are translated here and nowhere else.
 """
 
 import os
@@ -16,20 +16,17 @@ from jaxtyping import Float, PyTree
 from tokenizers import decoders, models, pre_tokenizers
 
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.hf_names import stored_parameters
 from agemem_jax.models.rope import Rope
 
-# GGUF name inside a block: (our path inside a layer, whether the matrix is transposed)
-_LAYER_TENSORS = {
-    "attn_norm.weight": ("attention_norm/scale", False),
-    "attn_q.weight": ("attention/q_proj/kernel", True),
-    "attn_k.weight": ("attention/k_proj/kernel", True),
-    "attn_v.weight": ("attention/v_proj/kernel", True),
-    "attn_output.weight": ("attention/o_proj/kernel", True),
-    "ffn_norm.weight": ("mlp_norm/scale", False),
-    "ffn_gate.weight": ("mlp/gate_proj/kernel", True),
-    "ffn_up.weight": ("mlp/up_proj/kernel", True),
-    "ffn_down.weight": ("mlp/down_proj/kernel", True),
-}
+# Features of the architectures that are read.
+_ARCHITECTURES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
+
+# Words as Qwen2 and Llama 3 cut them: contractions, letters, digits, marks, white space.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 # How text is cut before byte-pair merging, by `tokenizer.ggml.pre`. transformers' own GGUF
 # conversion ignores this field and so cuts "  1" differently from the original tokenizer.
@@ -38,6 +35,8 @@ _PRE_TOKENIZERS = {
     "smollm": lambda: pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), _byte_level()]
     ),
+    "qwen2": lambda: _by_words(_WORDS % ""),
+    "llama-bpe": lambda: _by_words(_WORDS % "{1,3}"),
 }
 _SPECIAL_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
 
@@ -67,17 +66,22 @@ def read_config(reader: gguf.GGUFReader) -> DecoderConfig:
       ValueError: the file holds another architecture, or lacks a field.
     """
     architecture = _value(reader, "general.architecture")
-    if architecture != "llama":
+    if architecture not in _ARCHITECTURES:
         raise ValueError(
-            f"The GGUF file holds a model of architecture {architecture!r}; only 'llama' is read."
+            f"The GGUF file holds a model of architecture {architecture!r}; "
+            f"{', '.join(_ARCHITECTURES)} are read."
         )
-    scaling = _value(reader, "llama.rope.scaling.type", "none")
+
+    def value(name: str, default: Any = _REQUIRED) -> Any:
+        return _value(reader, f"{architecture}.{name}", default)
+
+    scaling = value("rope.scaling.type", "none")
     if scaling != "none":
         raise ValueError(f"The GGUF file scales RoPE by {scaling!r}; only 'none' is read.")
-    width = _value(reader, "llama.embedding_length")
-    heads = _value(reader, "llama.attention.head_count")
-    head_dim = _value(reader, "llama.attention.key_length", width // heads)
-    rotated = _value(reader, "llama.rope.dimension_count", head_dim)
+    width = value("embedding_length")
+    heads = value("attention.head_count")
+    head_dim = value("attention.key_length", width // heads)
+    rotated = value("rope.dimension_count", head_dim)
     if rotated != head_dim:
         raise ValueError(
             f"The GGUF file rotates {rotated} of a head's {head_dim} dimensions; only models that "
@@ -85,48 +89,61 @@ def read_config(reader: gguf.GGUFReader) -> DecoderConfig:
         )
     return DecoderConfig(
         vocab_size=len(_value(reader, "tokenizer.ggml.tokens")),
-        num_layers=_value(reader, "llama.block_count"),
+        num_layers=value("block_count"),
         width=width,
         num_heads=heads,
-        num_kv_heads=_value(reader, "llama.attention.head_count_kv", heads),
+        num_kv_heads=value("attention.head_count_kv", heads),
         head_dim=head_dim,
-        ffn_width=_value(reader, "llama.feed_forward_length"),
-        rope=Rope(_value(reader, "llama.rope.freq_base", 10_000.0)),
+        ffn_width=value("feed_forward_length"),
+        rope=Rope(theta=value("rope.freq_base", 10_000.0)),
         # Stored as float32: the shortest decimal that means the same number is what was written.
-        rms_eps=float(str(np.float32(_value(reader, "llama.attention.layer_norm_rms_epsilon")))),
+        rms_eps=float(str(np.float32(value("attention.layer_norm_rms_epsilon")))),
         tied_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
-        max_positions=_value(reader, "llama.context_length"),
+        max_positions=value("context_length"),
+        **_ARCHITECTURES[architecture],
     )
 
 
-def read_params(reader: gguf.GGUFReader, config: DecoderConfig) -> PyTree:
-    """Float32 parameters of `config`, which `read_config` gave for the same file.
+def read_params(
+    reader: gguf.GGUFReader, config: DecoderConfig, *, dtype: Any = "float32"
+) -> PyTree:
+    """Parameters of `config`, which `read_config` gave for the same file.
 
     Raises:
       ValueError: tensors are missing, unknown or misshapen; the sentence names them.
     """
-    wanted = _wanted(config)
+    stored = stored_parameters(config)
+    architecture = _value(reader, "general.architecture")
+    names = _gguf_names([part.names[0] for part in stored.values()], architecture, config)
+    shapes = {names[part.names[0]]: part.shape for part in stored.values()}
     found = {tensor.name: tensor for tensor in reader.tensors}
-    wrong = [f"{name} is missing" for name in wanted if name not in found]
-    wrong += [f"{name} is unknown" for name in found if name not in wanted]
-    for name, (_, shape, _) in wanted.items():
+    wrong = [f"{name} is missing" for name in shapes if name not in found]
+    wrong += [f"{name} is unknown" for name in found if name not in shapes]
+    for name, shape in shapes.items():
         # GGUF lists the fastest axis first.
-        stored = tuple(int(n) for n in reversed(found[name].shape)) if name in found else shape
-        if stored != shape:
-            wrong.append(f"{name} has shape {stored} instead of {shape}")
+        listed = tuple(int(n) for n in reversed(found[name].shape)) if name in found else shape
+        if listed != shape:
+            wrong.append(f"{name} has shape {listed} instead of {shape}")
     if wrong:
         raise ValueError(f"The GGUF file does not hold the model it describes: {'; '.join(wrong)}.")
     flat = {}
-    for name, (path, shape, transposed) in wanted.items():
-        tensor = found[name]
-        array = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        array = np.asarray(array, np.float32).reshape(shape)
-        if name.endswith("attn_q.weight"):
+    for path, part in stored.items():
+        name = names[part.names[0]]
+        array = gguf.quants.dequantize(found[name].data, found[name].tensor_type)
+        array = np.asarray(array, np.float32).reshape(part.shape)
+        if architecture == "llama" and name.endswith("attn_q.weight"):
             array = _halves(array, config.num_heads)
-        elif name.endswith("attn_k.weight"):
+        elif architecture == "llama" and name.endswith("attn_k.weight"):
             array = _halves(array, config.num_kv_heads)
-        flat[path] = jnp.asarray(array.T if transposed else array)
+        flat[path] = jnp.asarray(array.T if part.transposed else array, dtype)
     return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def _gguf_names(names: list[str], architecture: str, config: DecoderConfig) -> dict[str, str]:
+    """Hugging Face's tensor names to GGUF's, by the gguf package's own table."""
+    number = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
+    table = gguf.get_tensor_name_map(number, config.num_layers)
+    return {name: table.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
 
 
 def read_tokenizer(reader: gguf.GGUFReader) -> tokenizers.Tokenizer:
@@ -156,34 +173,22 @@ def read_tokenizer(reader: gguf.GGUFReader) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def read_chat_template(reader: gguf.GGUFReader) -> str | None:
+    """The chat template that the file carries, if any."""
+    return _value(reader, "tokenizer.chat_template", None)
+
+
 def _byte_level() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def _wanted(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, ...], bool]]:
-    """GGUF name to (our path, shape as stored, whether we hold the transpose)."""
-    width, ffn = config.width, config.ffn_width
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    table = (config.vocab_size, width)
-    wanted = {"token_embd.weight": ("embedding", table, False)}
-    shapes = {
-        "attn_norm.weight": (width,),
-        "attn_q.weight": (queries, width),
-        "attn_k.weight": (keys, width),
-        "attn_v.weight": (keys, width),
-        "attn_output.weight": (width, queries),
-        "ffn_norm.weight": (width,),
-        "ffn_gate.weight": (ffn, width),
-        "ffn_up.weight": (ffn, width),
-        "ffn_down.weight": (width, ffn),
-    }
-    for index in range(config.num_layers):
-        for name, (path, transposed) in _LAYER_TENSORS.items():
-            wanted[f"blk.{index}.{name}"] = (f"layer_{index}/{path}", shapes[name], transposed)
-    wanted["output_norm.weight"] = ("final_norm/scale", (width,), False)
-    if not config.tied_embeddings:
-        wanted["output.weight"] = ("output", table, False)
-    return wanted
+def _by_words(pattern: str) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def _halves(

@@ -6,6 +6,7 @@ import pytest
 
 from agemem_jax.models import decoder, gguf_import, tokenizers
 from agemem_jax.models.decoder import Weights
+from tests.models.conftest import make_oracle
 
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -13,6 +14,8 @@ _NAMES = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -48,9 +51,11 @@ def tensors_of(oracle) -> dict[str, np.ndarray]:
                 tensors["output.weight"] = array
         else:
             _, _, index, rest = name.split(".", 3)
-            short = _NAMES[rest.removesuffix(".weight")]
-            stored = as_llama_cpp_stores(short, array, {"attn_q": 4, "attn_k": 2})
-            tensors[f"blk.{index}.{short}.weight"] = stored
+            module, kind = rest.rsplit(".", 1)
+            if not (oracle.config.qkv_bias or oracle.config.qk_norm):  # Llama's files only
+                heads = {"q_proj": 4, "k_proj": 2}
+                array = as_llama_cpp_stores(module, array, heads)
+            tensors[f"blk.{index}.{_NAMES[module]}.{kind}"] = array
     return tensors
 
 
@@ -65,6 +70,7 @@ def write(path, config, tensors, *, kind=None, architecture="llama", pre="smollm
     writer.add_layer_norm_rms_eps(config.rms_eps)
     writer.add_rope_freq_base(config.rope.theta)
     writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     # "Ġ" stands for a space. Two spaces merge into one token, which the cut before a
@@ -91,10 +97,10 @@ def logits_of(config, params, tokens):
     return decoder.unembed(config, Weights(params), hidden)
 
 
-@pytest.mark.parametrize("name", ["oracle", "untied_oracle"])
-def test_a_float_file_gives_the_logits_of_transformers(name, request, tmp_path):
-    oracle = request.getfixturevalue(name)
-    write(tmp_path / "m.gguf", oracle.config, tensors_of(oracle))
+@pytest.mark.parametrize("variant", ["llama", "llama_untied", "qwen2", "qwen3"])
+def test_a_float_file_gives_the_logits_of_transformers(variant, tmp_path):
+    oracle, architecture = make_oracle(variant), variant.split("_")[0]
+    write(tmp_path / "m.gguf", oracle.config, tensors_of(oracle), architecture=architecture)
     reader = gguf_import.open_gguf(tmp_path / "m.gguf")
     config = gguf_import.read_config(reader)
     assert config == oracle.config
@@ -114,6 +120,68 @@ def test_quantised_tensors_come_back_within_their_step(kind, oracle, tmp_path):
     largest = np.abs(exact.reshape(61, -1, 32)).max()
     step = {"F16": 2**-11, "BF16": 2**-8, "Q8_0": 1 / 127, "Q4_0": 1 / 8, "Q4_1": 2 / 15}
     assert 0 < np.abs(exact - read).max() <= largest * step[kind.name]
+
+
+def scales_and_minima(packed: np.ndarray) -> tuple[list[int], list[int]]:
+    """Twelve bytes of Q4_K: eight scales and eight minima of six bits each."""
+    scales, minima = [], []
+    for j in range(8):
+        if j < 4:
+            scales.append(packed[j] & 63)
+            minima.append(packed[j + 4] & 63)
+        else:
+            scales.append((packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4))
+            minima.append((packed[j + 4] >> 4) | ((packed[j] >> 6) << 4))
+    return scales, minima
+
+
+def q4_k(block: np.ndarray) -> list[float]:
+    """One block of 256 weights, read off the format's description one by one."""
+    d, dmin = block[:4].view(np.float16).astype(np.float64)
+    scales, minima = scales_and_minima([int(b) for b in block[4:16]])
+    values = []
+    for group in range(8):
+        for i in range(32):
+            byte = int(block[16 + 32 * (group // 2) + i])
+            nibble = byte & 15 if group % 2 == 0 else byte >> 4
+            values.append(d * scales[group] * nibble - dmin * minima[group])
+    return values
+
+
+def q6_k(block: np.ndarray) -> list[float]:
+    """Likewise: four low bits, two high bits, and a signed scale for every 16 weights."""
+    low, high, scales = block[:128], block[128:192], block[192:208].view(np.int8)
+    d = float(block[208:210].view(np.float16)[0])
+    values = [0.0] * 256
+    for half in range(2):
+        for i in range(32):
+            top = int(high[32 * half + i])
+            first, second = int(low[64 * half + i]), int(low[64 * half + 32 + i])
+            for part, nibble in enumerate((first & 15, second & 15, first >> 4, second >> 4)):
+                six_bits = nibble | ((top >> (2 * part)) & 3) << 4
+                index = 128 * half + 32 * part + i
+                values[index] = d * int(scales[index // 16]) * (six_bits - 32)
+    return values
+
+
+@pytest.mark.parametrize(("kind", "size", "oracle_of"), [("Q4_K", 144, q4_k), ("Q6_K", 210, q6_k)])
+def test_super_blocks_are_read_as_the_format_says(kind, size, oracle_of, tmp_path):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (3, size), dtype=np.uint8)
+    factors = rng.uniform(0.01, 0.1, (3, 2)).astype(np.float16).view(np.uint8)
+    if kind == "Q4_K":
+        blocks[:, :4] = factors
+    else:
+        blocks[:, 208:] = factors[:, :2]
+    writer = gguf.GGUFWriter(tmp_path / "t.gguf", "llama")
+    writer.add_tensor("t", blocks, raw_dtype=gguf.GGMLQuantizationType[kind])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (tensor,) = gguf_import.open_gguf(tmp_path / "t.gguf").tensors
+    read = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    np.testing.assert_allclose(read, [oracle_of(block) for block in blocks], rtol=1e-5, atol=1e-6)
 
 
 def test_wrong_tensors_are_all_named(oracle, tmp_path):
