@@ -1,47 +1,182 @@
-"""Chat formats as token ids: how a message is wrapped for one family of models."""
+"""Chat formats as token ids: how a message is wrapped for one family of models.
+
+A format is text around contents; ids follow from the tokenizer. `check_template` compares
+what comes out with the chat template that a tokenizer brings along.
+"""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from agemem_jax.protocol.messages import Kind, Message
+from agemem_jax.protocol.messages import Context, Kind, Message
 
 
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that this library uses."""
 
+    chat_template: str | None
+
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str: ...
 
-    def convert_tokens_to_ids(self, token: str) -> int: ...
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What stands around the contents of one role."""
+
+    header: str
+    footer: str
 
 
 @dataclasses.dataclass(frozen=True)
 class ChatFormat:
-    """Delimiters around a message, as text; ids follow from the tokenizer.
+    """Delimiters around messages, as text.
 
     Attributes:
-      name: the name that a backbone refers to.
-      header: text before the content, with `{role}` to fill in.
-      footer: text after the content of a message.
+      name: the name that a configuration refers to.
+      mark: the special token by which a tokenizer is seen to be made for this format.
+      system, user, assistant: what stands around their contents.
       stop: the special token with which the assistant ends its turn.
+      forged: text to look out for in contents, since it would read as a delimiter.
+      opens_user_turn: the system text stands at the start of the first user turn, which
+        it leaves open: `system.footer` parts it from the user's text.
+      trims: contents lose the white space around them.
+      template: the same format in the template language of transformers, to go with
+        exported models whose tokenizer has none. It is given `messages` and
+        `add_generation_prompt`.
+      template_options: what a tokenizer's own template is called with.
+      template_moves_system: the tokenizer's own template puts the system text into the
+        last user turn, where nothing before it could be kept from turn to turn; it is
+        compared on a conversation whose first user turn holds the system text.
     """
 
     name: str
-    header: str
-    footer: str
+    mark: str
+    system: Turn
+    user: Turn
+    assistant: Turn
     stop: str
+    forged: tuple[str, ...]
+    opens_user_turn: bool = False
+    trims: bool = False
+    template: str = ""
+    template_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    template_moves_system: bool = False
 
 
 CHATML = ChatFormat(
     name="chatml",
-    header="<|im_start|>{role}\n",
-    footer="<|im_end|>\n",
+    mark="<|im_start|>",
+    system=Turn("<|im_start|>system\n", "<|im_end|>\n"),
+    user=Turn("<|im_start|>user\n", "<|im_end|>\n"),
+    assistant=Turn("<|im_start|>assistant\n", "<|im_end|>\n"),
     stop="<|im_end|>",
+    forged=("<|",),
+    template=(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    ),
 )
 
-CHAT_FORMATS = {CHATML.name: CHATML}
+# The template of these models writes a date; a fixed one keeps prompts the same every day.
+_LLAMA3_DATE = "26 Jul 2024"
+_LLAMA3_HEADER = "<|start_header_id|>{role}<|end_header_id|>\n\n"
+_LLAMA3_DATES = f"Cutting Knowledge Date: December 2023\nToday Date: {_LLAMA3_DATE}\n\n"
+
+LLAMA3 = ChatFormat(
+    name="llama3",
+    mark="<|start_header_id|>",
+    system=Turn(
+        "<|begin_of_text|>" + _LLAMA3_HEADER.format(role="system") + _LLAMA3_DATES, "<|eot_id|>"
+    ),
+    user=Turn(_LLAMA3_HEADER.format(role="user"), "<|eot_id|>"),
+    assistant=Turn(_LLAMA3_HEADER.format(role="assistant"), "<|eot_id|>"),
+    stop="<|eot_id|>",
+    forged=("<|",),
+    trims=True,
+    template=(
+        "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
+        "\n\n{% if m.role == 'system' %}" + _LLAMA3_DATES + "{% endif %}"
+        "{{ m.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+    ),
+    template_options={"date_string": _LLAMA3_DATE},
+)
+
+_OPEN_SYSTEM = (
+    "{% set ns = namespace(lead='') %}{% for m in messages %}{% if m.role == 'system' %}"
+    "{% set ns.lead = m.content + '\n\n' %}{% else %}"
+)
+
+GEMMA = ChatFormat(
+    name="gemma",
+    mark="<start_of_turn>",
+    system=Turn("<bos><start_of_turn>user\n", "\n\n"),
+    user=Turn("<start_of_turn>user\n", "<end_of_turn>\n"),
+    assistant=Turn("<start_of_turn>model\n", "<end_of_turn>\n"),
+    stop="<end_of_turn>",
+    forged=("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+    opens_user_turn=True,
+    trims=True,
+    template=(
+        "<bos>" + _OPEN_SYSTEM + "<start_of_turn>"
+        "{{ 'model' if m.role == 'assistant' else m.role }}\n{{ ns.lead }}{{ m.content | trim }}"
+        "<end_of_turn>\n{% set ns.lead = '' %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
+)
+
+MISTRAL = ChatFormat(
+    name="mistral",
+    mark="[INST]",
+    system=Turn("<s>[INST] ", "\n\n"),
+    user=Turn("[INST] ", "[/INST]"),
+    assistant=Turn("", "</s>"),
+    stop="</s>",
+    forged=("<s>", "</s>", "[INST]", "[/INST]", "[TOOL_", "[/TOOL_", "[AVAILABLE_", "[/AVAILABLE_"),
+    opens_user_turn=True,
+    template=(
+        "<s>" + _OPEN_SYSTEM + "{% if m.role == 'user' %}[INST] {{ ns.lead }}{{ m.content }}"
+        "[/INST]{% set ns.lead = '' %}{% else %} {{ m.content }}</s>{% endif %}{% endif %}"
+        "{% endfor %}"
+    ),
+    template_moves_system=True,
+)
+
+CHAT_FORMATS = {each.name: each for each in (CHATML, LLAMA3, GEMMA, MISTRAL)}
+
+
+def find_format(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
+    """The format of this name, or the one whose mark the tokenizer knows.
+
+    Raises:
+      ValueError: no such format, or the tokenizer lacks the format's special tokens.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if name is None:
+        known = [each for each in CHAT_FORMATS.values() if each.mark in vocabulary]
+        if not known:
+            marks = ", ".join(f"{each.mark} ({each.name})" for each in CHAT_FORMATS.values())
+            raise ValueError(
+                f"The tokenizer knows none of the chat formats' tokens: {marks}; a model that was "
+                "tuned for conversation is needed."
+            )
+        return known[0]
+    if name not in CHAT_FORMATS:
+        raise ValueError(
+            f"No chat format is called {name!r}; known: {', '.join(sorted(CHAT_FORMATS))}."
+        )
+    missing = [t for t in (CHAT_FORMATS[name].mark, CHAT_FORMATS[name].stop) if t not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"The tokenizer does not know {' and '.join(missing)} of chat format {name!r}."
+        )
+    return CHAT_FORMATS[name]
 
 
 class ChatEncoder:
@@ -50,12 +185,10 @@ class ChatEncoder:
     def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat):
         self.tokenizer = tokenizer
         self.format = chat_format
-        self.stop_id: int = tokenizer.convert_tokens_to_ids(chat_format.stop)
-        self._footer = tuple(self.encode(chat_format.footer))
-        self._after_stop = self._footer[self._footer.index(self.stop_id) + 1 :]
-        self.generation_prompt: tuple[int, ...] = tuple(
-            self.encode(chat_format.header.format(role="assistant"))
-        )
+        self.stop_id: int = tokenizer.get_vocab()[chat_format.stop]
+        footer = tuple(self.encode(chat_format.assistant.footer))
+        self._after_stop = footer[footer.index(self.stop_id) + 1 :]
+        self.generation_prompt: tuple[int, ...] = tuple(self.encode(chat_format.assistant.header))
 
     def encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -65,10 +198,18 @@ class ChatEncoder:
 
     def message(self, role: str, text: str, kind: Kind) -> Message:
         """Tokenises `text` once, special tokens inside it disarmed."""
-        plain = self._disarm(text)
-        header = self.encode(self.format.header.format(role=role))
-        ids = (*header, *self.encode(plain), *self._footer)
-        return Message(role=role, text=text, token_ids=ids, kind=kind)
+        turn: Turn = getattr(self.format, role)
+        plain = self._disarm(text.strip() if self.format.trims else text)
+        ids = tuple(self.encode(turn.header + plain + turn.footer))
+        continued = closing = None
+        if self.format.opens_user_turn and role == "system":
+            closing = tuple(self.encode(self.format.user.footer))
+        elif self.format.opens_user_turn and role == "user":
+            continued = self._encode_behind(self.format.system.footer, plain + turn.footer)
+        return Message(
+            role=role, text=text, token_ids=ids, kind=kind, continued_ids=continued,
+            closing_ids=closing,
+        )  # fmt: skip
 
     def response(self, token_ids: Sequence[int]) -> Message:
         """Wraps sampled ids, keeping each of them.
@@ -82,6 +223,62 @@ class ChatEncoder:
         ids = (*self.generation_prompt, *body, self.stop_id, *self._after_stop)
         return Message(role="assistant", text=self.decode(body), token_ids=ids, kind=Kind.RESPONSE)
 
+    def _encode_behind(self, lead: str, text: str) -> tuple[int, ...]:
+        """Ids of `text` as they are behind `lead`: some tokenizers treat a start specially."""
+        before, whole = self.encode(lead), self.encode(lead + text)
+        return tuple(whole[len(before) :] if whole[: len(before)] == before else self.encode(text))
+
     def _disarm(self, text: str) -> str:
         """Keeps contents from forging delimiters such as `<|im_end|>`."""
-        return text.replace("<|", "< |")
+        for forged in self.format.forged:
+            text = text.replace(forged, f"{forged[0]} {forged[1:]}")
+        return text
+
+
+def check_template(chat: ChatEncoder) -> None:
+    """Compares our ids of a short conversation with those of the tokenizer's own template.
+
+    A tokenizer without a template has nothing to compare with, and passes.
+
+    Raises:
+      ValueError: they differ; the sentence shows where they part.
+    """
+    chat_format = chat.format
+    if not chat.tokenizer.chat_template:
+        return
+    system, first, reply, second = "Be brief.", "Who are you?", "A model.", "Thank you: go on!"
+    # What a template writes between an answer's header and its text, a model would sample.
+    answer = chat.encode(" " + reply) if not chat_format.assistant.header else chat.encode(reply)
+    context = Context(
+        (
+            chat.message("system", system, Kind.SYSTEM),
+            chat.message("user", first, Kind.TASK_MESSAGE),
+            chat.response([*answer, chat.stop_id]),
+            chat.message("user", second, Kind.QUERY),
+        )
+    )
+    ours = [*context.token_ids, *chat.generation_prompt]
+    conversation = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": reply},
+        {"role": "user", "content": second},
+    ]
+    if chat_format.template_moves_system:
+        conversation = conversation[1:]
+        conversation[0]["content"] = system + chat_format.system.footer + first
+    theirs = chat.tokenizer.apply_chat_template(
+        conversation, add_generation_prompt=True, tokenize=True, return_dict=False,
+        **chat_format.template_options,
+    )  # fmt: skip
+    theirs = list(theirs)
+    if ours == theirs:
+        return
+    pairs = zip(ours, theirs, strict=False)
+    parting = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    shown = [chat.decode(ids[max(0, parting - 8) : parting + 8]) for ids in (ours, theirs)]
+    raise ValueError(
+        f"Chat format {chat_format.name!r} and the tokenizer's own template part at token "
+        f"{parting}: ours reads {shown[0]!r} there, the template's {shown[1]!r}; choose another "
+        f"format ({', '.join(sorted(CHAT_FORMATS))}) or a model that was tuned for this one."
+    )

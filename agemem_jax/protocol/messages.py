@@ -33,12 +33,17 @@ class Message:
       text: the content, without the chat format's delimiters.
       token_ids: the whole message as the model sees it, delimiters included.
       kind: where it came from.
+      closing_ids: what ends the turn, for a message that leaves it open; else None.
+      continued_ids: the message behind one that left a turn of its role open; None where
+        the chat format has no such thing.
     """
 
     role: str
     text: str
     token_ids: tuple[int, ...]
     kind: Kind
+    closing_ids: tuple[int, ...] | None = None
+    continued_ids: tuple[int, ...] | None = None
 
     @property
     def pinned(self) -> bool:
@@ -80,11 +85,22 @@ class Context:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        return tuple(token for message in self.messages for token in message.token_ids)
+        """The prompt. A turn that a message left open is continued by the next, or closed."""
+        ids: list[int] = []
+        closing = None
+        for message in self.messages:
+            if closing is None:
+                ids += message.token_ids
+            elif message.continued_ids is not None:
+                ids += message.continued_ids
+            else:
+                ids += (*closing, *message.token_ids)
+            closing = message.closing_ids
+        return tuple(ids)
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(message.token_ids) for message in self.messages)
+        return len(self.token_ids)
 
     @property
     def text(self) -> str:
