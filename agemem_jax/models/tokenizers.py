@@ -61,14 +61,17 @@ def from_gguf(
 
 
 def from_directory(path: str | os.PathLike) -> transformers.PreTrainedTokenizerFast:
-    """Loads the tokenizer of a Hugging Face model directory.
+    """Loads the tokenizer of a Hugging Face model directory, its chat template included.
 
     Raises:
-      FileNotFoundError: there is no such directory.
+      FileNotFoundError: there is no tokenizer.json.
+      ValueError: it cannot be read.
     """
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f"There is no model directory {os.fspath(path)}.")
-    return transformers.AutoTokenizer.from_pretrained(os.fspath(path), local_files_only=True)
+    from_file(pathlib.Path(path) / "tokenizer.json")  # for its errors
+    # Not AutoTokenizer: it may build another tokenizer than the one that is in the file.
+    return transformers.PreTrainedTokenizerFast.from_pretrained(
+        os.fspath(path), clean_up_tokenization_spaces=False, local_files_only=True
+    )
 
 
 def _wrap(tokenizer: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFast:

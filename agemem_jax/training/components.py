@@ -8,8 +8,8 @@ import jax
 
 from agemem_jax.memory.embedders import Embedder, make_embedder
 from agemem_jax.models import weights_cache
-from agemem_jax.models.registry import Backbone, load_backbone
-from agemem_jax.protocol.chat_formats import CHAT_FORMATS, ChatEncoder
+from agemem_jax.models.loading import Backbone, load_backbone
+from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.rewards.judges import Judge, OfflineJudge
 from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
 from agemem_jax.rollout.player import Player
@@ -21,12 +21,29 @@ def build_backbone(config: RunConfig) -> Backbone:
     """Loads the policy's model; its random part is drawn from the run's seed."""
     return load_backbone(
         config.backbone,
+        init=config.model.init,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        param_dtype=config.model.param_dtype,
         compute_dtype=config.model.compute_dtype,
         lora_rank=config.model.lora_rank,
         lora_alpha=config.model.lora_alpha,
-        init=config.model.init,
-        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+        lora_dropout=config.model.lora_dropout,
+        lora_targets=config.model.lora_targets,
+        remat=config.model.remat,
     )
+
+
+def build_chat(config: RunConfig, backbone: Backbone) -> ChatEncoder:
+    """The chat format of the policy, compared with its tokenizer's own template.
+
+    Raises:
+      ValueError: the tokenizer does not know the format, or its template is another.
+    """
+    chat = ChatEncoder(
+        backbone.tokenizer, find_format(backbone.tokenizer, config.model.chat_format)
+    )
+    check_template(chat)
+    return chat
 
 
 def build_embedder(config: RunConfig) -> Embedder:
@@ -38,7 +55,7 @@ def build_embedder(config: RunConfig) -> Embedder:
 
 def build_player(config: RunConfig, backbone: Backbone) -> Player:
     """Engine and memory store for `backbone`."""
-    chat = ChatEncoder(backbone.tokenizer, CHAT_FORMATS[backbone.chat_format_name])
+    chat = build_chat(config, backbone)
     return Player(
         backbone.config, chat, config.engine, build_embedder(config), config.memory.entries
     )

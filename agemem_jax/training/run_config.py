@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import ml_collections
 
-from agemem_jax.models.registry import BACKBONES
+from agemem_jax.models.config import DTYPES, LORA_TARGETS
+from agemem_jax.models.loading import check_name
 from agemem_jax.rewards.total import RewardConfig
 from agemem_jax.rollout.engine import EngineConfig
 from agemem_jax.rollout.episode import EpisodeConfig
@@ -69,19 +70,36 @@ class ModelConfig:
 
     Attributes:
       init: "pretrained", or "random" to start from nothing.
-      compute_dtype: "float32" or "bfloat16".
+      chat_format: "chatml", "llama3", "gemma" or "mistral"; by default the one whose special
+        tokens the tokenizer knows.
+      compute_dtype: of activations, "float32" or "bfloat16".
+      param_dtype: of base parameters that LoRA leaves frozen. What is trained is float32.
       lora_rank: 0 trains all parameters.
       lora_alpha: LoRA's scale is alpha / rank.
+      lora_dropout: rate of dropout in front of the LoRA matrices in updates.
+      lora_targets: projections that carry LoRA matrices.
+      remat: recompute layers in the backward pass instead of keeping activations.
     """
 
     init: Literal["pretrained", "random"] = "pretrained"
+    chat_format: str | None = None
     compute_dtype: str = "float32"
+    param_dtype: str = "float32"
     lora_rank: int = 0
     lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = LORA_TARGETS
+    remat: bool = False
 
     def __post_init__(self):
         if self.init not in ("pretrained", "random"):
             raise ValueError(f"model.init is {self.init!r}; it must be 'pretrained' or 'random'.")
+        for name in ("compute_dtype", "param_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise ValueError(
+                    f"model.{name} is {getattr(self, name)!r}; it must be one of "
+                    f"{', '.join(DTYPES)}."
+                )
         if self.lora_rank < 0:
             raise ValueError(f"model.lora_rank is {self.lora_rank}; it must be 0 or more.")
 
@@ -214,8 +232,7 @@ class RunConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def __post_init__(self):
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone is {self.backbone!r}; known: {', '.join(BACKBONES)}.")
+        check_name(self.backbone)
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; exploration needs a value above 0."

@@ -1,7 +1,6 @@
 """The paper's setting: Qwen2.5-7B-Instruct on HotpotQA, K = 8, beta = 0.1, T_max = 8192.
 
-    python experiments/fetch_weights.py --names=qwen2.5-7b-instruct --source=hub
-    python experiments/fetch_weights.py --names=all-minilm-l6-v2
+    python experiments/fetch_weights.py --names=qwen2.5-7b-instruct,all-minilm-l6-v2
     python experiments/train.py --config=experiments/configs/qwen2.5_7b_hotpotqa.py \\
         --workdir=runs/qwen --config.judge.base_url=https://... --config.judge.model=...
 
@@ -17,6 +16,8 @@ def get_config():
     config = run_config.default_config()
     config.backbone = "qwen2.5-7b-instruct"
     config.model.compute_dtype = "bfloat16"
+    config.model.param_dtype = "bfloat16"
+    config.model.remat = True
     config.model.lora_rank = 32
     config.model.lora_alpha = 64.0
     config.tasks.name = "hotpotqa"

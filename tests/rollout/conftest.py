@@ -5,7 +5,7 @@ import pytest
 
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.memory.store import MemoryStore
-from agemem_jax.models import decoder, registry, tokenizers
+from agemem_jax.models import decoder, loading, tokenizers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
 from agemem_jax.rollout.engine import EngineConfig
@@ -14,7 +14,7 @@ from agemem_jax.rollout.episode import EpisodeConfig
 
 @pytest.fixture(scope="session")
 def chat():
-    return ChatEncoder(tokenizers.from_file(registry.assets("tiny") / "tokenizer.json"), CHATML)
+    return ChatEncoder(tokenizers.from_file(loading.assets("tiny") / "tokenizer.json"), CHATML)
 
 
 @pytest.fixture(scope="session")
