@@ -19,8 +19,11 @@ from jaxtyping import Array, Float, Key
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.quantisation import quantise_weights
 from agemem_jax.rollout import decoding
 from agemem_jax.rollout.decoding import DecodeState
+
+WEIGHTS = ("as_trained", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,8 @@ class EngineConfig:
         one is `max_length` whatever is listed.
       chunk: decode steps between two looks of the host.
       cache_dtype: "float32" or "bfloat16".
+      weights: "as_trained", or "int8" to sample from rounded matrices; the update's
+        `sampling_gap_max` then tells how far log-probabilities moved.
     """
 
     slots: int = 16
@@ -45,11 +50,16 @@ class EngineConfig:
     attend_buckets: tuple[int, ...] = (256, 512)
     chunk: int = 16
     cache_dtype: str = "float32"
+    weights: str = "as_trained"
 
     def __post_init__(self):
         for name in ("slots", "max_length", "prefill_rows", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"engine.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.weights not in WEIGHTS:
+            raise ValueError(
+                f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
+            )
         if not self.prefill_buckets or list(self.prefill_buckets) != sorted(self.prefill_buckets):
             raise ValueError(
                 f"engine.prefill_buckets is {self.prefill_buckets}; it must be a non-empty "
@@ -157,7 +167,7 @@ class Engine:
         """
         if self._running or self._waiting:
             raise RuntimeError("Engine.load was called while generations are pending.")
-        self._weights = weights
+        self._weights = quantise_weights(weights) if self.config.weights == "int8" else weights
         if self._cache is None:
             self._cache = decoder.init_cache(
                 self._model, self.config.slots, self.config.max_length,

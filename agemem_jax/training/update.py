@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
@@ -28,11 +28,17 @@ from agemem_jax.training.train_state import (
 
 Metrics = dict[str, Float[Array, ""]]
 Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+_DROPOUT_STREAM = 0xD809  # sets dropout apart from other uses of the run's key
 Score = Callable[[Weights, Batch], Float[Array, "microbatch row target"]]
 
 
 def target_log_probs(
-    config: DecoderConfig, weights: Weights, batch: Batch, temperature: float, chunk: int
+    config: DecoderConfig,
+    weights: Weights,
+    batch: Batch,
+    temperature: float,
+    chunk: int,
+    dropout_key: Key[Array, ""] | None = None,
 ) -> tuple[Float[Array, "row target"], Float[Array, "row target"]]:
     """Log-probabilities and entropies at the targets of one microbatch.
 
@@ -44,6 +50,7 @@ def target_log_probs(
       batch: one microbatch, that is, a `Batch` without its first axis.
       temperature: logits are divided by it, as they were while sampling.
       chunk: targets per step of the vocabulary projection.
+      dropout_key: see `decoder.forward`.
     """
     hidden = decoder.forward(
         config,
@@ -53,6 +60,7 @@ def target_log_probs(
         batch.segment_ids,
         prefix=batch.prefix,
         uses_prefix=batch.uses_prefix,
+        dropout_key=dropout_key,
     )
     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     flat = hidden.reshape(-1, hidden.shape[-1])
@@ -95,15 +103,15 @@ def make_score(config: DecoderConfig, *, temperature: float = 1.0, chunk: int = 
 
 
 def _make(loss_fn, optimizer: optax.GradientTransformation) -> Update:
-    """Wraps `loss_fn(trainable, frozen, microbatch) -> (loss, metrics)` into an update."""
+    """Wraps `loss_fn(trainable, frozen, microbatch, key) -> (loss, metrics)` into an update."""
 
     # Frozen and reference weights stay outside of what is donated and returned: they do
     # not change, and others may hold them.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(trainable, opt_state, frozen, batch):
+    def step(trainable, opt_state, frozen, batch, key):
         def gradient(index):
-            part = _microbatch(batch, index)
-            grads, metrics = jax.grad(loss_fn, has_aux=True)(trainable, frozen, part)
+            part, part_key = _microbatch(batch, index), jax.random.fold_in(key, index)
+            grads, metrics = jax.grad(loss_fn, has_aux=True)(trainable, frozen, part, part_key)
             return grads, metrics
 
         def body(index, total):
@@ -135,7 +143,10 @@ def _make(loss_fn, optimizer: optax.GradientTransformation) -> Update:
         return trainable, opt_state, metrics
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        trainable, opt_state, metrics = step(state.trainable, state.opt_state, state.frozen, batch)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT_STREAM), state.step)
+        trainable, opt_state, metrics = step(
+            state.trainable, state.opt_state, state.frozen, batch, key
+        )
         state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
         return state, metrics
 
@@ -173,9 +184,12 @@ def make_update(
       clipping) and `skipped`.
     """
 
-    def loss_fn(trainable, frozen, part: Batch):
+    def loss_fn(trainable, frozen, part: Batch, key):
         weights = combine(trainable, frozen)
-        log_probs, entropy = target_log_probs(config, weights, part, temperature, chunk)
+        dropout_key = key if config.lora_dropout else None
+        log_probs, entropy = target_log_probs(
+            config, weights, part, temperature, chunk, dropout_key
+        )
         loss, metrics = grpo_loss(
             log_probs,
             part.old_log_probs,
@@ -203,9 +217,10 @@ def make_sft_update(
     read. Metrics: `loss`, `entropy`, `grad_norm`, `skipped`.
     """
 
-    def loss_fn(trainable, frozen, part: Batch):
+    def loss_fn(trainable, frozen, part: Batch, key):
         weights = combine(trainable, frozen)
-        log_probs, entropy = target_log_probs(config, weights, part, 1.0, chunk)
+        dropout_key = key if config.lora_dropout else None
+        log_probs, entropy = target_log_probs(config, weights, part, 1.0, chunk, dropout_key)
         loss, metrics = sft_loss(log_probs, part.weights, part.target_mask)
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 
