@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -65,7 +66,10 @@ def command(binary, *arguments):
 
 def run_main(main, *arguments):
     """Calls a binary's `main` as absl would."""
-    main(flags.FLAGS(["binary", *arguments]))
+    command_line = ["binary", *arguments]
+    with mock.patch.object(sys, "argv", command_line):  # where overrides of a config are looked up
+        rest = flags.FLAGS(command_line)
+    main(rest)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
-from absl import logging
 
 from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
@@ -16,8 +15,8 @@ from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.training import components, curriculum, run_config, train_state
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training import components, run_config
+from agemem_jax.training.policy import restore_weights
 from agemem_jax.training.run_config import RunConfig
 
 
@@ -33,45 +32,21 @@ class Played:
 class Evaluator:
     """Plays the same tasks with the same keys for every method.
 
-    Weights before RL are those that closed the warm-up, or the backbone's own where
-    there was none; weights after RL are the newest of the run.
+    Weights are those of `training.policy.restore_weights`.
     """
 
     def __init__(self, config: RunConfig, workdir: str | os.PathLike):
         self.config = config
+        self._workdir = workdir
         self._backbone = components.build_backbone(config)
         self._player = components.build_player(config, self._backbone)
         self._judge = components.build_judge(config, workdir)
         source = components.build_source(config, config.tasks.eval_split)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
-        self._checkpoints = Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True)
-        self._fresh = train_state.create(
-            self._backbone.config, self._backbone.params, config.optimizer,
-            keep_reference=False, key=jax.random.key(config.seed),
-        )  # fmt: skip
 
     def weights(self, trained: bool) -> Weights:
-        """The policy's weights before or after reinforcement learning.
-
-        Raises:
-          ValueError: weights after RL are wanted and the run has no checkpoint.
-        """
-        infos = self._checkpoints.all()
-        if trained:
-            if not infos:
-                raise ValueError(
-                    f"{self._checkpoints.directory} holds no checkpoint; train first, or "
-                    "evaluate only methods without RL."
-                )
-            info = infos[0]
-        else:
-            warmups = [info for info in infos if info.phase == curriculum.WARMUP]
-            if not warmups:
-                return train_state.weights(self._fresh)
-            info = warmups[0]
-        logging.info("Weights of %s", info.path)
-        trainable = self._checkpoints.restore_trainable(info, self._fresh.trainable)
-        return train_state.combine(trainable, self._fresh.frozen)
+        """The policy's weights before or after reinforcement learning."""
+        return restore_weights(self.config, self._backbone, self._workdir, trained=trained)
 
     def run(self, method: Method) -> Played:
         """Plays every task once."""

@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder, registry, weights_cache
+from agemem_jax.models import decoder, hf_export, loading, weights_cache
 from agemem_jax.models.decoder import Weights
+from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
+from agemem_jax.protocol.messages import Context, Kind
+from agemem_jax.rollout.engine import Engine, EngineConfig, GenerationRequest
 
 PROMPT = (
     "<|im_start|>user\nName three rivers of France, and  12 of its towns.<|im_end|>\n"
@@ -27,7 +30,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def backbone(folder):
-    return registry.load_backbone("smollm2-135m", key=jax.random.key(0))
+    return loading.load_backbone("smollm2-135m", key=jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,52 @@ def test_sixty_four_greedy_tokens_through_the_cache_equal_those_of_transformers(
 
     cache = decoder.init_cache(config, 1, length, jnp.float32)
     assert generate(weights, cache).tolist() == expected
+
+
+def test_the_exported_model_gives_transformers_the_same_logits_and_tokens(
+    backbone, oracle, tmp_path
+):
+    import torch
+    import transformers
+
+    directory = tmp_path / "exported"
+    stop_id = backbone.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    hf_export.export_model(
+        directory, backbone.config, backbone.params, backbone.tokenizer, stop_id=stop_id,
+        dtype="float32", max_shard_size="200MB",
+    )  # fmt: skip
+    assert len(list(directory.glob("model-*.safetensors"))) > 2
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+    ids = tokenizer.encode(PROMPT, add_special_tokens=False)
+    assert ids == backbone.tokenizer.encode(PROMPT, add_special_tokens=False)
+    assert tokenizer.chat_template == backbone.tokenizer.chat_template is not None
+    with torch.no_grad():
+        logits, expected = (each(torch.tensor([ids])).logits.numpy() for each in (model, oracle))
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
+
+
+def test_a_conversation_is_answered_sensibly_in_the_format_of_its_own_template(backbone):
+    chat = ChatEncoder(backbone.tokenizer, find_format(backbone.tokenizer))
+    check_template(chat)
+    config = EngineConfig(
+        slots=1, max_length=256, prefill_rows=1, prefill_buckets=(64,), attend_buckets=()
+    )
+    engine = Engine(config, backbone.config, chat.stop_id)
+    engine.load(Weights(backbone.params))
+    context = Context((chat.message("system", "You are a helpful assistant.", Kind.SYSTEM),))
+    answers = []
+    for question in ("What is the capital of France?", "Which river flows through it?"):
+        context = context.append(chat.message("user", question, Kind.QUERY))
+        prompt = (*context.token_ids, *chat.generation_prompt)
+        engine.submit(GenerationRequest(0, prompt, 40, jax.random.key(0), temperature=0.0))
+        done = []
+        while engine.pending:
+            done += engine.step()
+        reply = chat.response(done[0].token_ids)
+        answers.append(reply.text)
+        context = context.append(reply)
+    assert "Paris" in answers[0] and "Seine" in answers[1], answers
 
 
 def test_the_tokenizer_equals_that_of_transformers_where_no_digit_follows_two_spaces(
