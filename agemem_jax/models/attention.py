@@ -1,8 +1,8 @@
 """Grouped-query attention as functions of arrays.
 
-Caches are attended with a mask; packed rows by segment, in blocks of queries, behind a
-prefix that all rows may share. Axis order: [batch, token, head, head_dim] for queries,
-[batch, kv_head, length, head_dim] for keys and values, as matrix products want them.
+Caches are attended with a mask; packed rows along the paths of a forest, in blocks of
+queries, behind a prefix that all rows may share. Axis order: [batch, token, head, head_dim]
+for queries, [batch, kv_head, length, head_dim] for keys and values, as products want them.
 """
 
 import dataclasses
@@ -82,33 +82,33 @@ class Packing:
     """How packed rows attend.
 
     Attributes:
-      segment_ids: a token attends to itself and to earlier tokens of its segment; 0 is
-        padding.
+      visible_to: index behind the last token of the row that attends to this one. Tokens
+        stand in the order of a walk through a forest, so that a token's followers are the
+        neighbours behind it, as far as their common path goes; 0 is padding, which nothing
+        attends to.
       uses_prefix: whether a token also attends to the shared prefix.
     """
 
-    segment_ids: Int[Array, "row token"]
+    visible_to: Int[Array, "row token"]
     uses_prefix: Bool[Array, "row token"]
 
 
 def attend_packed(query, keys, values, positions, packing: Packing, prefix, scoring: Scoring):
-    """Causal attention within segments, in blocks of queries.
+    """Attention of every token to the path that leads to it, in blocks of queries.
 
-    A block looks at no key behind its last query, and at none before its first query's
-    window, which halves the work of a row, or does better.
+    A block looks at no key behind its last query, which halves the work of a row.
     """
-    mixed, window, ids = [], scoring.window, packing.segment_ids
+    mixed, window = [], scoring.window
     for start in range(0, query.shape[1], BLOCK):
         end = min(start + BLOCK, query.shape[1])
-        first = max(0, start - window + 1) if window else 0
-        # Tokens of a segment are neighbours, so distances in the row are distances in it.
-        distance = jnp.arange(start, end)[:, None] - jnp.arange(first, end)
-        near = (distance >= 0) & (distance < window) if window else distance >= 0
-        mask = near & (ids[:, start:end, None] == ids[:, None, first:end])
-        parts = [(keys[:, :, first:end], values[:, :, first:end], mask)]
+        places = jnp.arange(start, end)[:, None]
+        mask = jnp.arange(end) <= places
+        mask = mask & (places < packing.visible_to[:, None, :end])
+        if window:
+            mask &= positions[:, start:end, None] - positions[:, None, :end] < window
+        parts = [(keys[:, :, :end], values[:, :, :end], mask)]
         if prefix is not None:
-            length = prefix[0].shape[2]
-            seen = cache_mask(positions[:, start:end], length, window)
+            seen = cache_mask(positions[:, start:end], prefix[0].shape[2], window)
             seen &= packing.uses_prefix[:, start:end, None]
             parts.insert(0, (prefix[0][0], prefix[1][0], seen))
         mixed.append(_attend_parts(query[:, start:end], parts, scoring))

@@ -281,22 +281,23 @@ def forward(
     weights: Weights,
     tokens: Int[Array, "row token"],
     positions: Int[Array, "row token"],
-    segment_ids: Int[Array, "row token"],
+    visible_to: Int[Array, "row token"] | None = None,
     prefix: Int[Array, " prefix"] | None = None,
     uses_prefix: Bool[Array, "row token"] | None = None,
     dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "row token width"]:
     """Hidden states of packed rows.
 
-    A token attends to itself and to earlier tokens of the same segment. Segment id 0 is
-    padding: it attends to padding only, and no other token sees it.
+    A row holds a forest: token sequences that start alike share their first tokens, which
+    stand in the row once, and every token attends to the path that leads to it.
 
     Args:
       config: of the decoder.
       weights: of the decoder.
-      tokens: packed segments.
-      positions: of a token in its segment, the prefix counted where it is used.
-      segment_ids: 1, 2, ... within a row.
+      tokens: packed sequences.
+      positions: of a token in its sequence, the prefix counted where it is used.
+      visible_to: index behind the last token of the row that attends to this one; 0 is
+        padding. Without it every row is one sequence.
       prefix: tokens that segments share at their start; computed once for all rows, and
         gradients flow back through it.
       uses_prefix: which tokens stand behind the prefix; all, when left out.
@@ -307,6 +308,8 @@ def forward(
         _variables(weights),
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
+    if visible_to is None:
+        visible_to = jnp.full(tokens.shape, tokens.shape[1], jnp.int32)
     if uses_prefix is None:
         uses_prefix = jnp.ones(tokens.shape, bool)
     shared = None
@@ -314,7 +317,7 @@ def forward(
         length = prefix.shape[0]
         cache = init_cache(config, 1, length, jnp.dtype(config.compute_dtype))
         shared = apply(prefix[None], jnp.arange(length)[None], cache)[1]
-    packing = Packing(segment_ids, uses_prefix)
+    packing = Packing(visible_to, uses_prefix)
     return apply(tokens, positions, packing=packing, prefix=shared)[0]
 
 

@@ -1,12 +1,17 @@
 """From segments to arrays of fixed shape: which token is trained, where, and how much.
 
-Rows hold several segments each, told apart by segment ids; a microbatch is what one
-forward pass takes, and the update adds up the microbatches that are real. All of this
-is numpy on the host and deterministic. Axis order: [microbatch, row, token] for what
-the model reads, [microbatch, row, target] for what is trained.
+Segments that start alike (those of the K rollouts of a task, and those of a trajectory
+before and behind an edit) share their first tokens: a row is a forest, written down in the
+order of a walk through it, in which every shared token stands once. The hidden state of a
+token follows from its path alone, so gradients are those of separate rows.
+
+A microbatch is what one forward pass takes, and the update adds up the microbatches that
+are real. All of this is numpy on the host and deterministic. Axis order: [microbatch, row,
+token] for what the model reads, [microbatch, row, target] for what is trained.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -65,12 +70,12 @@ class Batch:
 
     The log-probability of token i of a segment is read off at token i - 1, so a segment
     is stored without its last token, and a target is described by the position that
-    predicts it. Segment id 0, `target_mask` false and weight 0 mean padding.
+    predicts it. `visible_to` 0, `target_mask` false and weight 0 mean padding.
 
     Attributes:
       tokens: input ids.
       positions: index of a token within its segment, the prefix counted.
-      segment_ids: 1, 2, ... within a row.
+      visible_to: index behind the last token of the row that attends to this one.
       prefix: the tokens that most segments start with, once per microbatch.
       uses_prefix: which tokens stand behind the prefix.
       target_positions: index in the row of the token that predicts the target.
@@ -86,7 +91,7 @@ class Batch:
 
     tokens: Int[Array, "microbatch row token"]
     positions: Int[Array, "microbatch row token"]
-    segment_ids: Int[Array, "microbatch row token"]
+    visible_to: Int[Array, "microbatch row token"]
     prefix: Int[Array, "microbatch prefix"]
     uses_prefix: Bool[Array, "microbatch row token"]
     target_positions: Int[Array, "microbatch row target"]
@@ -211,21 +216,61 @@ def _pieces(
     return pieces
 
 
+class _Order:
+    """Pieces in lexicographic order, so that the ones that start alike are neighbours."""
+
+    def __init__(self, pieces: Sequence[_Piece]):
+        keys = [(piece.start, piece.token_ids[:-1].astype(">u4").tobytes()) for piece in pieces]
+        order = sorted(range(len(pieces)), key=lambda index: (keys[index], index))
+        self.pieces = [pieces[index] for index in order]
+        self._shared = [0] + [
+            _common_inputs(before, after) for before, after in itertools.pairwise(self.pieces)
+        ]
+
+    def shared(self, first: int, second: int) -> int:
+        """How many input tokens two pieces start alike with."""
+        return min(self._shared[first + 1 : second + 1])
+
+    def clusters(self) -> list[range]:
+        """Runs of pieces that share anything, the largest first."""
+        starts = [index for index, shared in enumerate(self._shared) if not shared]
+        runs = [range(a, b) for a, b in itertools.pairwise([*starts, len(self.pieces)])]
+        return sorted(runs, key=lambda run: -sum(self.pieces[i].num_inputs for i in run))
+
+
+def _common_inputs(first: _Piece, second: _Piece) -> int:
+    if first.start != second.start:
+        return 0
+    length = min(first.num_inputs, second.num_inputs)
+    differ = np.flatnonzero(first.token_ids[:length] != second.token_ids[:length])
+    return int(differ[0]) if len(differ) else length
+
+
 def _place(pieces: list[_Piece], length: int, max_targets: int) -> list[list[_Piece]]:
-    """First-fit-decreasing bin packing; ties keep their order."""
-    rows: list[list[_Piece]] = []
+    """Deals pieces into rows; each goes where most of it stands already and the rest fits."""
+    order = _Order(pieces)
+    rows: list[list[int]] = []  # places in `order`, ascending
     room: list[tuple[int, int]] = []
-    for piece in sorted(pieces, key=lambda piece: -piece.num_inputs):
-        inputs, targets = piece.num_inputs, piece.num_targets
-        for index, (free_inputs, free_targets) in enumerate(room):
-            if inputs <= free_inputs and targets <= free_targets:
-                rows[index].append(piece)
-                room[index] = (free_inputs - inputs, free_targets - targets)
-                break
-        else:
-            rows.append([piece])
-            room.append((length - inputs, max_targets - targets))
-    return rows
+    for run in order.clusters():
+        for place in run:
+            piece = order.pieces[place]
+            best, best_shared = None, -1
+            for index, (free_inputs, free_targets) in enumerate(room):
+                # Runs are dealt out one after the other, so the nearest is the last one.
+                last = rows[index][-1]
+                shared = order.shared(last, place) if last in run else 0
+                fits = piece.num_inputs - shared <= free_inputs
+                if fits and piece.num_targets <= free_targets and shared > best_shared:
+                    best, best_shared = index, shared
+            if best is None:
+                rows.append([])
+                room.append((length, max_targets))
+                best, best_shared = len(rows) - 1, 0
+            rows[best].append(place)
+            free_inputs, free_targets = room[best]
+            free_inputs -= piece.num_inputs - best_shared
+            room[best] = (free_inputs, free_targets - piece.num_targets)
+    return [[order.pieces[place] for place in row] for row in rows]
 
 
 def pack(
@@ -302,7 +347,7 @@ def _fill(
     """Writes placed pieces into arrays; padding is zero everywhere."""
     by_token = {
         name: np.zeros((shape[0] * shape[1], length), np.int32)
-        for name in ("tokens", "positions", "segment_ids")
+        for name in ("tokens", "positions", "visible_to")
     }
     by_token["uses_prefix"] = np.zeros((shape[0] * shape[1], length), np.bool_)
     by_target = {
@@ -318,16 +363,20 @@ def _fill(
         )
     }
     for index, pieces in enumerate(rows):
-        token, target, steps = 0, 0, 0
-        for number, piece in enumerate(pieces, start=1):
-            inputs = slice(token, token + piece.num_inputs)
-            by_token["tokens"][index, inputs] = piece.token_ids[:-1]
-            by_token["positions"][index, inputs] = piece.start + np.arange(piece.num_inputs)
-            by_token["uses_prefix"][index, inputs] = piece.start > 0
-            by_token["segment_ids"][index, inputs] = number
+        end, target, steps = 0, 0, 0
+        path, before = np.zeros(0, np.int64), None  # where the inputs of a piece stand
+        for piece in pieces:
+            shared = 0 if before is None else _common_inputs(before, piece)
+            by_token["visible_to"][index, path[shared:]] = end  # nothing follows them any more
+            added = slice(end, end + piece.num_inputs - shared)
+            by_token["tokens"][index, added] = piece.token_ids[shared:-1]
+            by_token["positions"][index, added] = piece.start + np.arange(shared, piece.num_inputs)
+            by_token["uses_prefix"][index, added] = piece.start > 0
+            path = np.concatenate([path[:shared], np.arange(added.start, added.stop)])
+            end, before = added.stop, piece
             found, inverse = np.unique(piece.step_index, return_inverse=True)
             values = {
-                "target_positions": token + piece.target_index - 1,
+                "target_positions": path[piece.target_index - 1],
                 "targets": piece.token_ids[piece.target_index],
                 "target_mask": True,
                 "step_ids": steps + 1 + inverse,
@@ -337,11 +386,8 @@ def _fill(
             }
             for name, value in values.items():
                 by_target[name][index, target : target + piece.num_targets] = value
-            token, target, steps = (
-                token + piece.num_inputs,
-                target + piece.num_targets,
-                steps + len(found),
-            )
+            target, steps = target + piece.num_targets, steps + len(found)
+        by_token["visible_to"][index, path] = end
     arrays = {name: array.reshape(*shape, -1) for name, array in {**by_token, **by_target}.items()}
     arrays["prefix"] = np.broadcast_to(prefix, (shape[0], len(prefix)))
     return Batch(

@@ -57,7 +57,7 @@ def target_log_probs(
         weights,
         batch.tokens,
         batch.positions,
-        batch.segment_ids,
+        batch.visible_to,
         prefix=batch.prefix,
         uses_prefix=batch.uses_prefix,
         dropout_key=dropout_key,

@@ -37,7 +37,7 @@ def random_tokens(rows: int, length: int = LENGTH, seed: int = 0) -> np.ndarray:
 def plain(config: DecoderConfig, weights: Weights, tokens: np.ndarray) -> jax.Array:
     """Hidden states of rows that hold one segment each."""
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-    return forward(config, weights, tokens, positions, np.ones_like(tokens))
+    return forward(config, weights, tokens, positions)
 
 
 def test_logits_of_every_family_equal_those_of_transformers(family_oracle):
@@ -94,10 +94,10 @@ def test_a_rewound_slot_forgets_what_lay_behind():
 def packed_row(first: np.ndarray, second: np.ndarray, pad_token: int):
     """Two segments and two padding tokens, one of them between the segments."""
     tokens = np.concatenate([first, [pad_token], second, [pad_token]])[None].astype(np.int32)
-    ones = np.ones(len(first), np.int32), np.full(len(second), 2, np.int32)
-    segments = np.concatenate([ones[0], [0], ones[1], [0]])[None].astype(np.int32)
+    ends = np.full(len(first), len(first)), np.full(len(second), len(first) + 1 + len(second))
+    visible_to = np.concatenate([ends[0], [0], ends[1], [0]])[None].astype(np.int32)
     positions = np.concatenate([np.arange(len(first)), [0], np.arange(len(second)), [0]])
-    return tokens, positions[None].astype(np.int32), segments
+    return tokens, positions[None].astype(np.int32), visible_to
 
 
 def test_packed_segments_equal_rows_of_their_own():
@@ -111,12 +111,29 @@ def test_packed_segments_equal_rows_of_their_own():
     np.testing.assert_allclose(hidden[5:11], alone[1, :6], atol=1e-5)
 
 
+def test_sequences_that_share_their_start_equal_rows_of_their_own(monkeypatch):
+    """A forest: 3 shared tokens, then two branches, the first of which branches again."""
+    monkeypatch.setattr(attention, "BLOCK", 5)
+    tokens, weights = random_tokens(1, LENGTH)[0], Weights(sharp_params())
+    visible_to = np.array([11, 11, 11, 8, 8, 6, 8, 8, 11, 11, 11, 0], np.int32)
+    positions = np.array([0, 1, 2, 3, 4, 5, 5, 6, 3, 4, 5, 0], np.int32)
+    paths = ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 6, 7], [0, 1, 2, 8, 9, 10])
+    run = jax.jit(lambda *row: decoder.forward(CONFIG, weights, *row))
+    hidden = run(tokens[None], positions[None], visible_to[None])[0]
+    alone = np.zeros((3, LENGTH), np.int32)
+    for row, path in enumerate(paths):
+        alone[row, : len(path)] = tokens[path]
+    alone = plain(CONFIG, weights, alone)
+    for row, path in enumerate(paths):
+        np.testing.assert_allclose(hidden[np.array(path)], alone[row, : len(path)], atol=1e-5)
+
+
 def test_rows_longer_than_a_block_of_queries_equal_transformers(oracle, monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 5)  # 12 tokens: two whole blocks and a part
     tokens, weights = random_tokens(2), Weights(oracle.params)
     positions = np.broadcast_to(np.arange(LENGTH), tokens.shape)
     run = jax.jit(lambda *row: decoder.forward(oracle.config, weights, *row))  # traced anew
-    logits = decoder.unembed(oracle.config, weights, run(tokens, positions, np.ones_like(tokens)))
+    logits = decoder.unembed(oracle.config, weights, run(tokens, positions))
     np.testing.assert_allclose(logits, oracle.logits(tokens), atol=1e-4, rtol=0)
 
 
@@ -125,11 +142,11 @@ def test_segments_behind_a_shared_prefix_equal_rows_that_begin_with_it(monkeypat
     prefix = random_tokens(1, 3, seed=2)[0]
     first, second = random_tokens(1, 4)[0], random_tokens(1, 6, seed=1)[0]
     weights = Weights(sharp_params())
-    tokens, positions, segments = packed_row(first, second, pad_token=0)
-    uses_prefix = segments == 1  # the second segment stands alone
+    tokens, positions, visible_to = packed_row(first, second, pad_token=0)
+    uses_prefix = visible_to == len(first)  # the second segment stands alone
     positions = positions + 3 * uses_prefix
     run = jax.jit(lambda *row: decoder.forward(CONFIG, weights, *row))
-    hidden = run(tokens, positions, segments, prefix, uses_prefix)[0]
+    hidden = run(tokens, positions, visible_to, prefix, uses_prefix)[0]
     together = np.zeros((2, LENGTH), np.int32)
     together[0, :7], together[1, :6] = np.concatenate([prefix, first]), second
     alone = plain(CONFIG, weights, together)
@@ -172,7 +189,7 @@ def test_rematerialised_layers_give_the_same_gradients():
 
     def gradient(config):
         def loss(params):
-            return jnp.sum(decoder.forward(config, Weights(params), tokens, zeros, zeros + 1) ** 2)
+            return jnp.sum(decoder.forward(config, Weights(params), tokens, zeros) ** 2)
 
         return jax.jit(jax.grad(loss))(sharp_params())
 

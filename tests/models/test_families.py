@@ -24,7 +24,7 @@ def random_tokens(rows: int, length: int, seed: int = 0) -> np.ndarray:
 def logits(config, params, tokens: np.ndarray, lora=None) -> np.ndarray:
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
     weights = Weights(params, lora)
-    hidden = forward(config, weights, tokens, positions, np.ones_like(tokens))
+    hidden = forward(config, weights, tokens, positions)
     return np.asarray(decoder.unembed(config, weights, hidden))
 
 
@@ -32,11 +32,11 @@ def test_logits_of_packed_and_padded_rows_equal_those_of_transformers(family_ora
     oracle = family_oracle
     first, second = random_tokens(1, 7, seed=1)[0], random_tokens(1, 4, seed=2)[0]
     row = np.concatenate([first, second, [5, 5]])[None].astype(np.int32)
-    segments = np.repeat([1, 2, 0], [7, 4, 2])[None].astype(np.int32)
+    visible_to = np.repeat([7, 11, 0], [7, 4, 2])[None].astype(np.int32)
     positions = np.concatenate([np.arange(7), np.arange(4), [0, 0]])[None].astype(np.int32)
     weights = Weights(oracle.params)
     packed = decoder.unembed(
-        oracle.config, weights, forward(oracle.config, weights, row, positions, segments)
+        oracle.config, weights, forward(oracle.config, weights, row, positions, visible_to)
     )[0]
     np.testing.assert_allclose(packed[:7], oracle.logits(first[None])[0], atol=1e-4, rtol=0)
     np.testing.assert_allclose(packed[7:11], oracle.logits(second[None])[0], atol=1e-4, rtol=0)
@@ -48,7 +48,7 @@ def test_logits_behind_a_shared_prefix_equal_those_of_transformers(family_oracle
     whole = np.concatenate([prefix, rest[0]])[None]
     weights = Weights(oracle.params)
     positions = np.arange(6, 13, dtype=np.int32)[None]
-    hidden = forward(oracle.config, weights, rest, positions, np.ones_like(rest), prefix)
+    hidden = forward(oracle.config, weights, rest, positions, prefix=prefix)
     behind = decoder.unembed(oracle.config, weights, hidden)[0]
     np.testing.assert_allclose(behind, oracle.logits(whole)[0, 6:], atol=1e-4, rtol=0)
 
@@ -87,9 +87,7 @@ def test_gradients_of_every_parameter_equal_those_of_torch(family_oracle):
     def gradient(params):
         def loss(params):
             weights = Weights(params)
-            hidden = decoder.forward(
-                oracle.config, weights, tokens, positions, np.ones_like(tokens)
-            )
+            hidden = decoder.forward(oracle.config, weights, tokens, positions)
             logits = decoder.unembed(oracle.config, weights, hidden)
             return jnp.sum(jax.nn.log_softmax(logits) * target)
 

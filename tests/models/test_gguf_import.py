@@ -93,7 +93,7 @@ def write(path, config, tensors, *, kind=None, architecture="llama", pre="smollm
 
 def logits_of(config, params, tokens):
     positions = np.arange(tokens.shape[1])[None]
-    hidden = decoder.forward(config, Weights(params), tokens, positions, np.ones_like(tokens))
+    hidden = decoder.forward(config, Weights(params), tokens, positions)
     return decoder.unembed(config, Weights(params), hidden)
 
 

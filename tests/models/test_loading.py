@@ -113,7 +113,7 @@ def test_a_hugging_face_directory_gives_the_model_back(dtype, oracle, tmp_path):
         tokens = np.array([[5, 7, 60, 3, 3, 19]])
         weights = Weights(params)
         positions = np.arange(6)[None]
-        hidden = decoder.forward(config, weights, tokens, positions, np.ones_like(tokens))
+        hidden = decoder.forward(config, weights, tokens, positions)
         logits = decoder.unembed(config, weights, hidden)
         np.testing.assert_allclose(logits, oracle.logits(tokens), atol=1e-4)
     else:

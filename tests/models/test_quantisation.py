@@ -26,7 +26,7 @@ TOKENS = np.random.default_rng(0).integers(1, 61, (2, 12)).astype(np.int32)
 def logits(config, weights, dropout_key=None):
     positions = np.broadcast_to(np.arange(12, dtype=np.int32), TOKENS.shape)
     run = jax.jit(functools.partial(decoder.forward, config))
-    hidden = run(weights, TOKENS, positions, np.ones_like(TOKENS), dropout_key=dropout_key)
+    hidden = run(weights, TOKENS, positions, dropout_key=dropout_key)
     return decoder.unembed(config, weights, hidden)
 
 

@@ -61,7 +61,7 @@ def test_logits_equal_those_of_transformers_to_a_thousandth(backbone, oracle):
     weights = Weights(backbone.params)
     forward = jax.jit(decoder.forward, static_argnums=0)
     positions = np.arange(ids.shape[1])[None]
-    hidden = forward(backbone.config, weights, ids, positions, np.ones_like(ids))
+    hidden = forward(backbone.config, weights, ids, positions)
     logits = decoder.unembed(backbone.config, weights, hidden)
     np.testing.assert_allclose(logits, expected, atol=1e-3, rtol=0)
 

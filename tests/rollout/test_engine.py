@@ -29,7 +29,7 @@ def reference_log_probs(model, weights, prompt, tokens, temperature=1.0):
     """One plain forward pass over prompt and response."""
     ids = jnp.asarray([[*prompt, *tokens]])
     positions = jnp.arange(ids.shape[1])[None]
-    hidden = decoder.forward(model, weights, ids, positions, jnp.ones_like(ids))
+    hidden = decoder.forward(model, weights, ids, positions)
     logits = decoder.unembed(model, weights, hidden[0, len(prompt) - 1 : -1]) / temperature
     return np.asarray(jax.nn.log_softmax(logits)[jnp.arange(len(tokens)), jnp.asarray(tokens)])
 
@@ -110,8 +110,7 @@ def test_temperature_zero_is_greedy(engine, model, weights):
     for token in tokens[:4]:
         length = len(ids)
         padded = jnp.asarray([ids + [0] * (48 - length)])
-        segments = jnp.asarray([[1] * length + [0] * (48 - length)])
-        hidden = decoder.forward(model, weights, padded, jnp.arange(48)[None], segments)
+        hidden = decoder.forward(model, weights, padded, jnp.arange(48)[None])
         logits = decoder.unembed(model, weights, hidden[0, length - 1])
         assert int(jnp.argmax(logits)) == token
         ids.append(token)

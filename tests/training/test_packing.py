@@ -41,21 +41,23 @@ SPANS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, ma
 BATCHES = st.lists(st.lists(SPANS, min_size=0, max_size=3), min_size=0, max_size=6)
 
 
-def unpacked(batch):
+def unpacked(batch, prefix=()):
     """Every target as (context, target, old log-prob, advantage, weight), by row and step."""
     found = []
     for microbatch, row, target in zip(*np.nonzero(batch.target_mask), strict=True):
         at = (microbatch, row, target)
         position = batch.target_positions[at]
-        segment = batch.segment_ids[microbatch, row, position]
-        assert segment > 0
+        assert batch.visible_to[microbatch, row, position] > position
         before = [
             (int(batch.positions[microbatch, row, i]), int(batch.tokens[microbatch, row, i]))
             for i in range(position + 1)
-            if batch.segment_ids[microbatch, row, i] == segment
+            if batch.visible_to[microbatch, row, i] > position
         ]
-        assert [place for place, _ in before] == list(range(len(before)))
-        context = tuple(token for _, token in before)
+        behind = bool(batch.uses_prefix[microbatch, row, position])
+        lead = tuple(prefix) if behind else ()
+        places = [place for place, _ in before]
+        assert places == list(range(len(lead), len(lead) + len(before)))
+        context = (*lead, *(token for _, token in before))
         step = (int(microbatch), int(row), int(batch.step_ids[at]))
         values = (batch.old_log_probs[at], batch.advantages[at], batch.weights[at])
         found.append((context, int(batch.targets[at]), step, tuple(map(float, values))))
@@ -108,6 +110,50 @@ def test_every_action_token_is_packed_once_with_its_own_context_and_weight(
         np.testing.assert_allclose(batch.weights.sum(), 1.0, rtol=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(shape=BATCHES, seed=st.integers(0, 9), prefix=st.sampled_from([(), (1,), (1, 2)]))
+def test_segments_that_start_alike_share_tokens_and_keep_their_contexts(shape, seed, prefix):
+    """With two different ids, most segments start like others."""
+    rng = np.random.default_rng(seed)
+    trajectories = [make_trajectory(rng, segments) for segments in shape]
+    for trajectory in trajectories:
+        for segment in trajectory.segments:
+            segment.token_ids = rng.integers(1, 3, len(segment.token_ids))
+    batch = pack(trajectories, np.ones(len(trajectories)), CONFIG, prefix=prefix)
+    expected, inputs = [], set()
+    for trajectory in trajectories:
+        for segment in trajectory.segments:
+            ids = segment.token_ids.tolist()
+            for i in np.flatnonzero(segment.action_mask):
+                target = (tuple(ids[:i]), ids[i], np.float32(segment.log_probs[i]))
+                expected.append(target)
+                inputs.update(tuple(ids[: end + 1]) for end in range(i))
+    found = []
+    for context, target, _, values in unpacked(batch, prefix):
+        found.append((context, target, np.float32(values[0])))
+    assert sorted(found) == sorted(expected)
+    rows = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+    used = (batch.visible_to > 0).reshape(rows.shape).sum(axis=1)
+    # Behind the prefix, what all rows hold together is a path of the forest at least once.
+    assert used.sum() + len(prefix) >= len(inputs)
+    if (used > 0).sum() == 1 and not prefix:
+        assert used.sum() == len(inputs), "a shared token stands in the row twice"
+
+
+def test_the_rollouts_of_a_task_and_the_segments_of_a_trajectory_share_what_they_begin_with():
+    rng = np.random.default_rng(0)
+    rollouts = [make_trajectory(rng, [[(5, 2), (1, 2)], [(6, 1)]]) for _ in range(3)]
+    start = rng.integers(1, 1000, 4)
+    for rollout in rollouts:
+        for segment in rollout.segments:
+            segment.token_ids[:4] = start
+    config = PackingConfig(row_lengths=(64,), rows=1, max_microbatches=2)
+    batch = pack(rollouts, np.ones(3), config)
+    # The last token of a segment is only a target: 10 - 1 and 7 - 1 inputs, 4 of them shared.
+    assert (batch.visible_to > 0).sum() == 4 + 3 * (9 - 4) + 3 * (6 - 4)
+    assert int(batch.num_microbatches) == 1 and batch.target_mask.sum() == 3 * 5
+
+
 @settings(max_examples=30, deadline=None)
 @given(shape=BATCHES)
 def test_padding_is_zero_and_only_real_microbatches_hold_anything(shape):
@@ -115,9 +161,9 @@ def test_padding_is_zero_and_only_real_microbatches_hold_anything(shape):
     trajectories = [make_trajectory(rng, segments) for segments in shape]
     batch = pack(trajectories, np.ones(len(trajectories)), CONFIG)
     real = int(batch.num_microbatches)
-    assert not batch.segment_ids[real:].any() and not batch.target_mask[real:].any()
+    assert not batch.visible_to[real:].any() and not batch.target_mask[real:].any()
     assert batch.target_mask[:real].any(axis=(1, 2)).all()
-    empty = batch.segment_ids == 0
+    empty = batch.visible_to == 0
     assert not batch.tokens[empty].any() and not batch.positions[empty].any()
     for name in ("targets", "weights", "old_log_probs", "advantages", "step_ids"):
         assert not getattr(batch, name)[~batch.target_mask].any()
@@ -168,7 +214,7 @@ def test_tokens_behind_the_last_action_and_segments_without_actions_are_left_out
     rng = np.random.default_rng(0)
     trajectory = make_trajectory(rng, [[(2, 2), (9, 0)], [(4, 0)]])
     batch = pack([trajectory], [1.0], CONFIG)
-    assert (batch.segment_ids > 0).sum() == 3
+    assert (batch.visible_to > 0).sum() == 3
     np.testing.assert_array_equal(batch.tokens[0, 0, :3], trajectory.segments[0].token_ids[:3])
 
 

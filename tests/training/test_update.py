@@ -36,7 +36,11 @@ def make_segment(rng, first_step, spans):
 
 
 def make_trajectories(seed=0):
-    """Three rollouts with one to three segments of one to three steps."""
+    """Three rollouts with one to three segments of one to three steps.
+
+    All first segments start alike, two of them further than the third, and the first
+    trajectory's second segment starts like its first, an action included.
+    """
     rng = np.random.default_rng(seed)
     shapes = [
         [[(5, 3), (4, 2), (2, 4)], [(7, 2)]],
@@ -50,6 +54,10 @@ def make_trajectories(seed=0):
             segments.append(make_segment(rng, step, spans))
             step += len(spans)
         result.append(types.SimpleNamespace(segments=segments))
+    first, second, third = (trajectory.segments for trajectory in result)
+    second[0].token_ids[:4] = third[0].token_ids[:4] = first[0].token_ids[:4]
+    third[0].token_ids[4:6] = second[0].token_ids[4:6]
+    first[1].token_ids[:6] = first[0].token_ids[:6]
     return result
 
 
@@ -98,10 +106,9 @@ def log_probs_alone(config, params, sequences):
     """
     length = PACKING.row_lengths[0]
     tokens = np.stack([np.pad(s, (0, length + 1 - len(s))) for s in sequences])
-    inside = np.stack([np.arange(length) < len(s) - 1 for s in sequences]).astype(np.int32)
-    positions = np.broadcast_to(np.arange(length), inside.shape)
+    positions = np.broadcast_to(np.arange(length), (len(tokens), length))
     weights = decoder.Weights(params)
-    hidden = decoder.forward(config, weights, tokens[:, :-1], positions, inside)
+    hidden = decoder.forward(config, weights, tokens[:, :-1], positions)
     log_probs, _ = decoder.token_log_probs(
         config,
         weights,
@@ -109,7 +116,7 @@ def log_probs_alone(config, params, sequences):
         tokens[:, 1:].reshape(-1),
         chunk=length,
     )
-    return log_probs.reshape(inside.shape)
+    return log_probs.reshape(positions.shape)
 
 
 def stepwise_loss(config, params, reference, trajectories, grpo):
@@ -225,13 +232,13 @@ def compiled(model):
 
 def test_batches_of_any_size_share_one_compilation(model, compiled):
     config, params = model
-    trajectories = make_trajectories()
+    trajectories = [t for seed in range(3) for t in make_trajectories(seed)]
     state = fresh_state(config, params, beta=0.0)
     sizes = set()
     state, _ = compiled(state, pack(trajectories[:1], ADVANTAGES[:1], PACKING))
     before = compiled.cache_size()
-    for count in (1, 2, 3, 6):
-        picked = (trajectories * 2)[:count]
+    for count in (1, 2, 3, 9):
+        picked = trajectories[:count]
         batch = pack(picked, np.resize(ADVANTAGES, count), PACKING)
         sizes.add(int(batch.num_microbatches))
         state, _ = compiled(state, batch)
