@@ -28,6 +28,8 @@ class DecodeState:
       limits: the running request's `max_tokens`.
       keys: the running request's key data.
       temperatures: the running request's temperature.
+      top_ks: how many of the likeliest tokens may be drawn; 0 is all.
+      top_ps: the likeliest tokens may be drawn until they hold this much probability.
     """
 
     tokens: Int[Array, " slot"]
@@ -37,14 +39,40 @@ class DecodeState:
     limits: Int[Array, " slot"]
     keys: Key[Array, " slot"]
     temperatures: Float[Array, " slot"]
+    top_ks: Int[Array, " slot"]
+    top_ps: Float[Array, " slot"]
+
+
+def _restrict(
+    logits: Float[Array, "slot vocab"], top_ks: Int[Array, " slot"], top_ps: Float[Array, " slot"]
+) -> Float[Array, "slot vocab"]:
+    """Logits with -inf for tokens that top-k and top-p leave out; the likeliest one stays."""
+    falling = jnp.sort(logits, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(falling, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    ranks = jnp.arange(logits.shape[-1])
+    limits = jnp.where(top_ks > 0, top_ks, logits.shape[-1])
+    kept = (before < top_ps[:, None]) & (ranks < limits[:, None])
+    count = jnp.maximum(jnp.sum(kept, axis=-1), 1)
+    threshold = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
+    return jnp.where(logits >= threshold, logits, -jnp.inf)
 
 
 def _sample(
     logits: Float[Array, "slot vocab"], state: DecodeState
 ) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
-    """Draws one token per slot with the slot's own key and temperature."""
+    """Draws one token per slot with the slot's own key and settings.
+
+    Log-probabilities are those of the distribution that was drawn from.
+    """
     greedy = state.temperatures <= 0
     scaled = logits / jnp.where(greedy, 1.0, state.temperatures)[:, None]
+    restricted = state.active & ~greedy & ((state.top_ks > 0) | (state.top_ps < 1.0))
+    top_ks = jnp.where(restricted, state.top_ks, 0)
+    top_ps = jnp.where(restricted, state.top_ps, 2.0)  # rounding must not leave anything out
+    scaled = jax.lax.cond(  # sorting the vocabulary costs more than the rest of a step
+        jnp.any(restricted), lambda x: _restrict(x, top_ks, top_ps), lambda x: x, scaled
+    )
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.generated)
     drawn = jax.vmap(jax.random.categorical)(keys, scaled)
     tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
@@ -114,18 +142,19 @@ def prefill(
     config: DecoderConfig,
     weights: decoder.Weights,
     cache: decoder.Cache,
+    sources: Int[Array, " row"],
     slots: Int[Array, " row"],
     tokens: Int[Array, "row token"],
     positions: Int[Array, "row token"],
     *,
     attend_length: int,
 ) -> decoder.Cache:
-    """Writes the keys and values of `tokens` into the caches of `slots`.
+    """Copies what `sources` hold into `slots`, the keys and values of `tokens` added.
 
     Rows that pad the batch carry a slot number past the last one, tokens that pad a
     row carry a position past the cache: both are dropped when written.
     """
-    held = jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1), :, :attend_length], cache)
+    held = jax.tree.map(lambda x: x[jnp.minimum(sources, x.shape[0] - 1), :, :attend_length], cache)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
     return jax.tree.map(
         lambda x, rows: x.at[slots, :, :attend_length].set(rows, mode="drop"), cache, held
@@ -136,6 +165,12 @@ def prefill(
 def share_prefix(cache: decoder.Cache, *, length: int) -> decoder.Cache:
     """Copies the first `length` positions of slot 0 into every slot."""
     return jax.tree.map(lambda x: x.at[1:, :, :length].set(x[:1, :, :length]), cache)
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
+    """Ends the generations of `slots`; padding is a number past the last slot."""
+    return state.replace(active=state.active.at[slots].set(False, mode="drop"))
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))

@@ -15,8 +15,9 @@ from jaxtyping import Array, Key
 
 from agemem_jax.memory import operations
 from agemem_jax.memory.store import MemoryStore
-from agemem_jax.rollout.engine import Engine, GenerationRequest
+from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.generation import GenerationRequest
 from agemem_jax.rollout.requests import (
     Generate,
     Generated,

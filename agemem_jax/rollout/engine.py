@@ -1,132 +1,37 @@
 """The generation engine: fixed slots, one KV cache, prefix reuse with rewind.
 
-A continuing episode keeps its slot. Its next prompt is compared with what the slot's
-cache holds; the cache is rewound to the longest common token prefix and only the rest
-is prefilled, so an append costs its new tokens and an edit costs what lies behind the
-edit. Decoding runs on device in chunks; the host looks only between chunks.
+A continuing episode keeps its slot. Its next prompt is compared with what the caches
+hold, its own slot's first: the slot is rewound to the longest common token prefix, or
+takes over a longer one from another slot, and only the rest is prefilled. So an append
+costs its new tokens, an edit what lies behind the edit, and what the rollouts of a group
+begin with is computed once. Prefills run in batches by length, a few between two chunks
+of decoding, which run on device; the host looks only between chunks.
 
 Prefill stops one token short of the prompt's end: decoding feeds that last token
 first, so the vocabulary projection is never computed for prompt tokens.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Int
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.quantisation import quantise_weights
 from agemem_jax.rollout import decoding
 from agemem_jax.rollout.decoding import DecodeState
+from agemem_jax.rollout.generation import (
+    EngineConfig,
+    EngineStats,
+    Generation,
+    GenerationRequest,
+)
+from agemem_jax.rollout.prefixes import HeldPrefixes, common_prefix
 
-WEIGHTS = ("as_trained", "int8")
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineConfig:
-    """Shapes of the engine; every distinct value is a compilation of its own.
-
-    Attributes:
-      slots: generations that run side by side.
-      max_length: longest prompt plus response, in tokens; the cache length.
-      prefill_rows: slots prefilled by one call.
-      prefill_buckets: chunk lengths of a prefill, ascending; a longer rest is cut.
-      attend_buckets: lengths that attention is computed over, ascending; the last
-        one is `max_length` whatever is listed.
-      chunk: decode steps between two looks of the host.
-      cache_dtype: "float32" or "bfloat16".
-      weights: "as_trained", or "int8" to sample from rounded matrices; the update's
-        `sampling_gap_max` then tells how far log-probabilities moved.
-    """
-
-    slots: int = 16
-    max_length: int = 1024
-    prefill_rows: int = 8
-    prefill_buckets: tuple[int, ...] = (32, 128)
-    attend_buckets: tuple[int, ...] = (256, 512)
-    chunk: int = 16
-    cache_dtype: str = "float32"
-    weights: str = "as_trained"
-
-    def __post_init__(self):
-        for name in ("slots", "max_length", "prefill_rows", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"engine.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.weights not in WEIGHTS:
-            raise ValueError(
-                f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
-            )
-        if not self.prefill_buckets or list(self.prefill_buckets) != sorted(self.prefill_buckets):
-            raise ValueError(
-                f"engine.prefill_buckets is {self.prefill_buckets}; it must be a non-empty "
-                "ascending list of chunk lengths."
-            )
-
-    @property
-    def attend_lengths(self) -> tuple[int, ...]:
-        below = [length for length in sorted(self.attend_buckets) if length < self.max_length]
-        return (*below, self.max_length)
-
-
-@dataclasses.dataclass(frozen=True)
-class GenerationRequest:
-    """One generation.
-
-    Attributes:
-      slot: where it runs.
-      prompt: all tokens before the response, at least one.
-      max_tokens: limit of the response, the stop token included.
-      key: typed random key of this generation; token i is drawn with
-        `fold_in(key, i)`, so the result depends on nothing that runs beside it.
-      temperature: 0 takes the most likely token.
-    """
-
-    slot: int
-    prompt: tuple[int, ...]
-    max_tokens: int
-    key: Key[Array, ""]
-    temperature: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What a request gave; ends with the stop token unless `max_tokens` cut it.
-
-    `log_probs` are those of the distribution sampled from; at temperature 0, of the
-    model's own distribution.
-    """
-
-    slot: int
-    token_ids: tuple[int, ...]
-    log_probs: Float[np.ndarray, " token"]
-
-
-@dataclasses.dataclass
-class EngineStats:
-    """Counters since the engine was made, for metrics and tests.
-
-    `prompt_tokens` counts tokens of all prompts, `prefilled_tokens` those that were
-    computed; the rest came from the cache. `slot_steps` counts slots times decode
-    steps, `busy_slot_steps` those that gave a token.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    prefilled_tokens: int = 0
-    sampled_tokens: int = 0
-    slot_steps: int = 0
-    busy_slot_steps: int = 0
-
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
-    length = min(len(first), len(second))
-    differ = np.nonzero(np.asarray(first[:length]) != np.asarray(second[:length]))[0]
-    return int(differ[0]) if differ.size else length
+_WORTH_WAITING = 16  # tokens that a slot can save by waiting for another's prefill
 
 
 class Engine:
@@ -136,16 +41,31 @@ class Engine:
     slot takes one request at a time and keeps its cache between requests.
     """
 
-    def __init__(self, config: EngineConfig, model: DecoderConfig, stop_id: int):
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: DecoderConfig,
+        stop_id: int,
+        decode: Callable[[Sequence[int]], str] | None = None,
+    ):
+        """Makes an engine without weights; `load` gives it some.
+
+        Args:
+          config: its shapes.
+          model: of the decoder.
+          stop_id: the token that ends a response.
+          decode: text of tokens, needed for requests that stop at texts.
+        """
         self.config = config
+        self._decode = decode
         self.stats = EngineStats()
         self._model = model
         self._stop_id = stop_id
         self._weights: decoder.Weights | None = None
-        self._waiting: list[GenerationRequest] = []
+        self._waiting: dict[int, GenerationRequest] = {}
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
-        self._cached: list[tuple[int, ...]] = [()] * config.slots
+        self._held = HeldPrefixes(config.slots, config.max_length)
         self._cache: decoder.Cache | None = None
         slots = config.slots
         self._state = DecodeState(
@@ -156,6 +76,8 @@ class Engine:
             limits=jnp.zeros(slots, jnp.int32),
             keys=jax.random.split(jax.random.key(0), slots),
             temperatures=jnp.ones(slots, jnp.float32),
+            top_ks=jnp.zeros(slots, jnp.int32),
+            top_ps=jnp.ones(slots, jnp.float32),
         )
 
     def load(self, weights: decoder.Weights, shared_prefix: Sequence[int] = ()) -> None:
@@ -173,17 +95,19 @@ class Engine:
                 self._model, self.config.slots, self.config.max_length,
                 jnp.dtype(self.config.cache_dtype),
             )  # fmt: skip
-        self._cached = [()] * self.config.slots
+        self._held.forget()
         if shared_prefix:
-            prefix = tuple(shared_prefix)
-            self._prefill([(0, prefix, 0)])
+            prefix = np.asarray(shared_prefix, np.int32)
+            while self._prefill({0: prefix}):
+                pass
             self._cache = decoding.share_prefix(self._cache, length=len(prefix))
-            self._cached = [prefix] * self.config.slots
+            for slot in range(self.config.slots):
+                self._held.hold(slot, prefix)
 
     def release(self) -> None:
         """Frees the cache's memory, for instance during an update."""
         self._cache = None
-        self._cached = [()] * self.config.slots
+        self._held.forget()
 
     @property
     def pending(self) -> bool:
@@ -193,8 +117,18 @@ class Engine:
         """Queues a request; its slot must be idle.
 
         Raises:
-          ValueError: if prompt and response do not fit into the cache.
+          ValueError: prompt and response do not fit into the cache, or a setting of the
+            request makes no sense.
         """
+        if request.slot in self._waiting or request.slot in self._running:
+            raise ValueError(f"Slot {request.slot} is busy; a slot takes one request at a time.")
+        if request.top_k < 0 or not 0.0 < request.top_p <= 1.0:
+            raise ValueError(
+                f"top_k is {request.top_k} and top_p {request.top_p}; they must be 0 or more, and "
+                "above 0 up to 1."
+            )
+        if request.stop and self._decode is None:
+            raise ValueError("A request that stops at texts needs an Engine made with `decode`.")
         if not request.prompt:
             raise ValueError("A generation needs a prompt of at least one token.")
         if len(request.prompt) + request.max_tokens > self.config.max_length:
@@ -203,10 +137,12 @@ class Engine:
                 f"{request.max_tokens} do not fit into engine.max_length = "
                 f"{self.config.max_length}; raise it or lower the budgets."
             )
-        self._waiting.append(request)
+        self._waiting[request.slot] = request
+        self.stats.requests += 1
+        self.stats.prompt_tokens += len(request.prompt)
 
     def step(self) -> list[Generation]:
-        """Admits what waits, decodes one chunk, and returns what finished."""
+        """Prefills some of what waits, decodes one chunk, and returns what finished."""
         if self._cache is None:
             raise RuntimeError("Engine.step was called before Engine.load.")
         self._admit_waiting()
@@ -224,40 +160,120 @@ class Engine:
         tokens, log_probs, count = jax.device_get(output)
         self.stats.slot_steps += int(count.max()) * self.config.slots
         self.stats.busy_slot_steps += int(count.sum())
-        finished = []
+        finished, halted = [], []
         for slot, request in sorted(self._running.items()):
             partial_tokens, partial_log_probs = self._partial[slot]
             partial_tokens.extend(tokens[slot, : count[slot]].tolist())
             partial_log_probs.extend(log_probs[slot, : count[slot]].tolist())
             done = partial_tokens[-1] == self._stop_id
-            if done or len(partial_tokens) >= request.max_tokens:
+            cut = self._cut_at_text(request, partial_tokens)
+            if cut is not None:
+                del partial_tokens[cut:], partial_log_probs[cut:]
+                halted.append(slot)
+            if done or cut is not None or len(partial_tokens) >= request.max_tokens:
                 finished.append(self._finish(slot))
+        if halted:
+            pad = [self.config.slots] * (self.config.slots - len(halted))
+            self._state = decoding.halt(self._state, jnp.asarray([*halted, *pad], jnp.int32))
         return finished
+
+    def _cut_at_text(self, request: GenerationRequest, tokens: Sequence[int]) -> int | None:
+        """How many tokens stay when the response holds a text that ends it."""
+        if not request.stop:
+            return None
+
+        def holds(count: int) -> bool:
+            text = self._decode(tokens[:count])
+            return any(stop in text for stop in request.stop)
+
+        if not holds(len(tokens)):
+            return None
+        first = max(0, len(tokens) - self.config.chunk)  # the chunks before held none
+        return next(count for count in range(first, len(tokens) + 1) if holds(count))
 
     def _finish(self, slot: int) -> Generation:
         request = self._running.pop(slot)
         tokens, log_probs = self._partial.pop(slot)
         # The last sampled token was never fed, so its key and value are not cached.
-        self._cached[slot] = request.prompt + tuple(tokens[:-1])
+        self._held.hold(slot, (*request.prompt, *tokens[:-1]))
         self.stats.sampled_tokens += len(tokens)
         return Generation(slot, tuple(tokens), np.asarray(log_probs, np.float32))
 
     def _admit_waiting(self) -> None:
-        if not self._waiting:
-            return
-        work = []
-        for request in self._waiting:
-            context = request.prompt[:-1]
-            reused = common_prefix(self._cached[request.slot], context)
-            work.append((request.slot, context, reused))
-            self._running[request.slot] = request
-            self._partial[request.slot] = ([], [])
-            self._cached[request.slot] = context
-            self.stats.requests += 1
-            self.stats.prompt_tokens += len(request.prompt)
-        self._prefill(work)
-        self._start(self._waiting)
-        self._waiting = []
+        """Prefills what waits, as far as this step may, and starts what is ready."""
+        contexts = {
+            slot: np.asarray(request.prompt[:-1], np.int32)
+            for slot, request in self._waiting.items()
+        }
+        for _ in range(self.config.prefill_calls):
+            if not self._prefill(contexts):
+                break
+        ready = [
+            slot
+            for slot, ids in contexts.items()
+            if self._held.longest(slot, ids) == (slot, len(ids))
+        ]
+        if ready:
+            requests = [self._waiting.pop(slot) for slot in ready]
+            for request in requests:
+                self._running[request.slot] = request
+                self._partial[request.slot] = ([], [])
+                # What lay behind is overwritten from now on.
+                self._held.hold(request.slot, request.prompt[:-1])
+            self._start(requests)
+
+    def _prefill(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> bool:
+        """One prefill call: computes a chunk for some of the slots, the shortest first.
+
+        A slot whose context another slot of the call is about to compute waits for it.
+
+        Args:
+          contexts: what slots are to hold.
+
+        Returns:
+          Whether anything was left to do.
+        """
+        todo = []
+        for slot, context in contexts.items():
+            source, start = self._held.longest(slot, context)
+            if start < len(context) or source != slot:
+                todo.append((len(context) - start, slot, source, start, context))
+        chosen: list[tuple] = []
+        for item in sorted(todo, key=lambda item: item[:2]):
+            _, _, _, start, context = item
+            ahead = max((common_prefix(context, other[4]) for other in chosen), default=0)
+            if ahead <= start + _WORTH_WAITING:
+                chosen.append(item)
+            if len(chosen) == self.config.prefill_rows:
+                break
+        if chosen:
+            self._prefill_chunk(chosen)
+        return bool(chosen)
+
+    def _prefill_chunk(self, chosen: Sequence[tuple]) -> None:
+        rows, length = self.config.prefill_rows, self.config.max_length
+        size = self._bucket(max(rest for rest, *_ in chosen))
+        sources = np.full(rows, self.config.slots, np.int32)
+        slots = np.full(rows, self.config.slots, np.int32)
+        tokens = np.zeros((rows, size), np.int32)
+        positions = np.full((rows, size), length, np.int32)
+        longest = 0
+        for row, (_, slot, source, start, context) in enumerate(chosen):
+            end = min(len(context), start + size)
+            sources[row], slots[row] = source, slot
+            tokens[row, : end - start] = context[start:end]
+            positions[row, : end - start] = np.arange(start, end)
+            longest = max(longest, end)
+            self.stats.prefilled_tokens += end - start
+            if source != slot:
+                self.stats.copied_tokens += start - self._held.shared(slot, context)
+        self._cache = decoding.prefill(
+            self._model, self._weights, self._cache, jnp.asarray(sources), jnp.asarray(slots),
+            jnp.asarray(tokens), jnp.asarray(positions),
+            attend_length=self._attend_length(longest),
+        )  # fmt: skip
+        for _, slot, _, start, context in chosen:
+            self._held.hold(slot, context[: start + size])
 
     def _start(self, requests: Sequence[GenerationRequest]) -> None:
         """Writes the requests' rows into the decode state; one shape for any number."""
@@ -276,40 +292,11 @@ class Engine:
             limits=column((r.max_tokens for r in requests), np.int32),
             keys=jnp.stack([*keys, *([keys[0]] * pad)]),
             temperatures=column((r.temperature for r in requests), np.float32),
+            top_ks=column((r.top_k for r in requests), np.int32),
+            top_ps=column((r.top_p for r in requests), np.float32),
         )
         slots = np.array([*(r.slot for r in requests), *([size] * pad)], np.int32)
         self._state = decoding.admit(self._state, jnp.asarray(slots), rows)
-
-    def _prefill(self, work: Sequence[tuple[int, tuple[int, ...], int]]) -> None:
-        """Computes `tokens[start:]` for every (slot, tokens, start), batched by length."""
-        todo = [(slot, tokens, start) for slot, tokens, start in work if start < len(tokens)]
-        self.stats.prefilled_tokens += sum(len(tokens) - start for _, tokens, start in todo)
-        while todo:
-            todo.sort(key=lambda item: (len(item[1]) - item[2], item[0]))
-            batch, todo = todo[: self.config.prefill_rows], todo[self.config.prefill_rows :]
-            size = self._bucket(max(len(tokens) - start for _, tokens, start in batch))
-            rest = self._prefill_batch(batch, size)
-            todo.extend(rest)
-
-    def _prefill_batch(self, batch, size: int):
-        rows, length = self.config.prefill_rows, self.config.max_length
-        slots = np.full(rows, self.config.slots, np.int32)
-        tokens = np.zeros((rows, size), np.int32)
-        positions = np.full((rows, size), length, np.int32)
-        rest, longest = [], 0
-        for row, (slot, context, start) in enumerate(batch):
-            end = min(len(context), start + size)
-            slots[row] = slot
-            tokens[row, : end - start] = context[start:end]
-            positions[row, : end - start] = np.arange(start, end)
-            longest = max(longest, end)
-            if end < len(context):
-                rest.append((slot, context, end))
-        self._cache = decoding.prefill(
-            self._model, self._weights, self._cache, jnp.asarray(slots), jnp.asarray(tokens),
-            jnp.asarray(positions), attend_length=self._attend_length(longest),
-        )  # fmt: skip
-        return rest
 
     def _bucket(self, length: int) -> int:
         for bucket in self.config.prefill_buckets:

@@ -11,8 +11,9 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
-from agemem_jax.rollout.engine import Engine, EngineConfig
+from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 
@@ -29,7 +30,7 @@ class Player:
         memory_entries: int,
     ):
         self.chat = chat
-        self.engine = Engine(engine, model, chat.stop_id)
+        self.engine = Engine(engine, model, chat.stop_id, chat.decode)
         self.store = MemoryStore.create(embedder, rollouts=engine.slots, entries=memory_entries)
 
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:

@@ -15,8 +15,8 @@ import ml_collections
 from agemem_jax.models.config import DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.rewards.total import RewardConfig
-from agemem_jax.rollout.engine import EngineConfig
 from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
 from agemem_jax.tasks.multihop import MultihopConfig
 from agemem_jax.training.copy_drill import Drill

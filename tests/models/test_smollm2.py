@@ -11,7 +11,8 @@ from agemem_jax.models import decoder, hf_export, loading, weights_cache
 from agemem_jax.models.decoder import Weights
 from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.protocol.messages import Context, Kind
-from agemem_jax.rollout.engine import Engine, EngineConfig, GenerationRequest
+from agemem_jax.rollout.engine import Engine
+from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
 
 PROMPT = (
     "<|im_start|>user\nName three rivers of France, and  12 of its towns.<|im_end|>\n"

@@ -8,8 +8,8 @@ from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models import decoder, loading, tokenizers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
-from agemem_jax.rollout.engine import EngineConfig
 from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rollout.generation import EngineConfig
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ import pytest
 
 from agemem_jax.models import decoder
 from agemem_jax.rollout import decoding
-from agemem_jax.rollout.engine import Engine, GenerationRequest, common_prefix
+from agemem_jax.rollout.engine import Engine
+from agemem_jax.rollout.generation import GenerationRequest
+from agemem_jax.rollout.prefixes import common_prefix
 
 STOP = 2
 
@@ -138,3 +140,100 @@ def test_common_prefix_counts_equal_leading_tokens():
     assert common_prefix((1, 2, 3), (1, 2, 4, 5)) == 2
     assert common_prefix((), (1,)) == 0
     assert common_prefix((1, 2), (1, 2, 3)) == 2
+
+
+def test_what_a_group_begins_with_is_computed_once_and_changes_nothing(
+    model, weights, engine_config, engine
+):
+    shared, *rests = prompts(100, 5, 40, 1, 9)
+    asked = [request(s, shared + r, seed=s) for s, r in enumerate(rests)]
+    alone = {}
+    for each in asked:
+        other = Engine(engine_config, model, STOP)
+        other.load(weights)
+        alone |= run(other, each)
+    done = run(engine, *asked)
+    assert {s: g.token_ids for s, g in done.items()} == {s: g.token_ids for s, g in alone.items()}
+    # The last token of a prompt is fed by decoding.
+    assert engine.stats.prefilled_tokens == 100 + 4 + 39 + 0 + 8
+    assert engine.stats.copied_tokens == 3 * 100
+    # A later request finds a longer start in another slot than in its own.
+    before = dataclasses.replace(engine.stats)
+    late = request(0, [*asked[1].prompt[:120], 7, 7], seed=9)
+    generation = run(engine, late)[0]
+    assert engine.stats.prefilled_tokens - before.prefilled_tokens == 1
+    assert engine.stats.copied_tokens - before.copied_tokens == 20
+    expected = reference_log_probs(model, weights, late.prompt, generation.token_ids)
+    np.testing.assert_allclose(generation.log_probs, expected, atol=1e-4)
+
+
+def test_a_long_prompt_holds_up_nothing_that_decodes(model, weights, engine_config):
+    config = dataclasses.replace(engine_config, prefill_calls=1, chunk=1)
+    engine = Engine(config, model, STOP)
+    engine.load(weights)
+    short, long = prompts(3, 500)
+    engine.submit(request(0, short, max_tokens=40, temperature=0.0))
+    engine.step()
+    engine.submit(request(1, long))
+    steps_before = engine.stats.busy_slot_steps
+    calls = 0
+    while 1 not in engine._running:
+        engine.step()
+        calls += 1
+    assert calls >= 500 // config.prefill_buckets[-1]
+    assert engine.stats.busy_slot_steps - steps_before >= calls
+
+
+def test_top_k_and_top_p_draw_from_the_restricted_distribution(model, weights, engine):
+    asked = [
+        dataclasses.replace(request(0, prompts(20)[0], seed=1), top_k=3),
+        dataclasses.replace(request(1, prompts(20)[0], seed=1), top_p=0.5, temperature=2.0),
+        request(2, prompts(20)[0], seed=1),
+    ]
+    done = run(engine, *asked)
+    for each in asked:
+        tokens = done[each.slot].token_ids
+        ids = jnp.asarray([[*each.prompt, *tokens]])
+        hidden = decoder.forward(model, weights, ids, jnp.arange(ids.shape[1])[None])
+        logits = decoder.unembed(model, weights, hidden[0, len(each.prompt) - 1 : -1])
+        for row, token, recorded in zip(
+            np.asarray(logits, np.float64) / each.temperature, tokens, done[each.slot].log_probs,
+            strict=True,
+        ):  # fmt: skip
+            order = np.argsort(-row)
+            share = np.exp(row - row.max())
+            share /= share.sum()
+            kept = len(row) if not each.top_k else each.top_k
+            kept = min(kept, 1 + int(np.sum(np.cumsum(share[order]) < each.top_p)))
+            allowed = order[:kept]
+            assert token in allowed
+            expected = np.log(share[token] / share[allowed].sum())
+            assert recorded == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_text_ends_a_response_and_what_lies_behind_is_cut(model, weights, engine_config):
+    engine = Engine(engine_config, model, STOP, decode=lambda ids: " ".join(map(str, ids)) + " ")
+    engine.load(weights)
+    (prompt,) = prompts(30)
+    whole = run(engine, request(0, prompt, max_tokens=40))[0]
+    assert len(whole.token_ids) > 6
+    text = f" {whole.token_ids[4]} {whole.token_ids[5]} "
+    cut = run(engine, dataclasses.replace(request(1, prompt, max_tokens=40), stop=(text,)))[1]
+    assert cut.token_ids == whole.token_ids[:6]
+    np.testing.assert_allclose(cut.log_probs, whole.log_probs[:6], atol=1e-5)
+    # The slot goes on as if nothing had lain behind.
+    again = run(engine, request(1, [*prompt, *cut.token_ids, 5], seed=3))[1]
+    expected = reference_log_probs(model, weights, [*prompt, *cut.token_ids, 5], again.token_ids)
+    np.testing.assert_allclose(again.log_probs, expected, atol=1e-4)
+
+
+def test_settings_that_make_no_sense_are_refused(engine):
+    (prompt,) = prompts(5)
+    for change, words in (
+        ({"top_k": -1}, "top_k is -1"), ({"top_p": 0.0}, "top_p 0.0"), ({"stop": ("a",)}, "decode"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            engine.submit(dataclasses.replace(request(0, prompt), **change))
+    engine.submit(request(0, prompt))
+    with pytest.raises(ValueError, match="Slot 0 is busy"):
+        engine.submit(request(0, prompt))

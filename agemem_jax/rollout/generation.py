@@ -1,0 +1,116 @@
+"""What the engine is told and what it answers: configuration, requests, results, counters."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+WEIGHTS = ("as_trained", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """Shapes of the engine; every distinct value is a compilation of its own.
+
+    Attributes:
+      slots: generations that run side by side.
+      max_length: longest prompt plus response, in tokens; the cache length.
+      prefill_rows: slots prefilled by one call.
+      prefill_buckets: chunk lengths of a prefill, ascending; a longer rest is cut.
+      prefill_calls: prefill calls between two decode chunks, so that long prompts hold
+        up nothing that decodes.
+      attend_buckets: lengths that attention is computed over, ascending; the last
+        one is `max_length` whatever is listed.
+      chunk: decode steps between two looks of the host.
+      cache_dtype: "float32" or "bfloat16".
+      weights: "as_trained", or "int8" to sample from rounded matrices; the update's
+        `sampling_gap_max` then tells how far log-probabilities moved.
+    """
+
+    slots: int = 16
+    max_length: int = 1024
+    prefill_rows: int = 8
+    prefill_buckets: tuple[int, ...] = (32, 128)
+    prefill_calls: int = 4
+    attend_buckets: tuple[int, ...] = (256, 512)
+    chunk: int = 16
+    cache_dtype: str = "float32"
+    weights: str = "as_trained"
+
+    def __post_init__(self):
+        for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"engine.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.weights not in WEIGHTS:
+            raise ValueError(
+                f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
+            )
+        if not self.prefill_buckets or list(self.prefill_buckets) != sorted(self.prefill_buckets):
+            raise ValueError(
+                f"engine.prefill_buckets is {self.prefill_buckets}; it must be a non-empty "
+                "ascending list of chunk lengths."
+            )
+
+    @property
+    def attend_lengths(self) -> tuple[int, ...]:
+        below = [length for length in sorted(self.attend_buckets) if length < self.max_length]
+        return (*below, self.max_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationRequest:
+    """One generation.
+
+    Attributes:
+      slot: where it runs.
+      prompt: all tokens before the response, at least one.
+      max_tokens: limit of the response, the stop token included.
+      key: typed random key of this generation; token i is drawn with
+        `fold_in(key, i)`, so the result depends on nothing that runs beside it.
+      temperature: 0 takes the most likely token.
+      top_k: only so many of the likeliest tokens may be drawn; 0 is all.
+      top_p: only the likeliest tokens that together hold this much probability.
+      stop: texts that end the response. They are looked for between chunks; tokens behind
+        the one that completes a text are dropped.
+    """
+
+    slot: int
+    prompt: tuple[int, ...]
+    max_tokens: int
+    key: Key[Array, ""]
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What a request gave; ends with the stop token unless a limit or a text cut it.
+
+    `log_probs` are those of the distribution sampled from; at temperature 0, of the
+    model's own distribution.
+    """
+
+    slot: int
+    token_ids: tuple[int, ...]
+    log_probs: Float[np.ndarray, " token"]
+
+
+@dataclasses.dataclass
+class EngineStats:
+    """Counters since the engine was made, for metrics and tests.
+
+    `prompt_tokens` counts tokens of all prompts, `prefilled_tokens` those that were
+    computed, `copied_tokens` those taken over from another slot; the rest was in the slot
+    already. `slot_steps` counts slots times decode
+    steps, `busy_slot_steps` those that gave a token.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    prefilled_tokens: int = 0
+    copied_tokens: int = 0
+    sampled_tokens: int = 0
+    slot_steps: int = 0
+    busy_slot_steps: int = 0
