@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32, UInt32
 
 from agemem_jax.memory.operations import OperationArrays, OperationKind
+from agemem_jax.memory.top_k import top_k
 
 
 class Status(enum.IntEnum):
@@ -173,13 +174,8 @@ def _retrieve(row: Bank, op: OperationArrays, max_top_k: int):
     # wherever it lies, so equal contents tie exactly and the lower entry comes first.
     similarity = jnp.sum(row.embeddings * op.embedding, axis=-1)
     candidates = row.valid & op.candidate_mask & asked
-    # A stable sort rather than lax.top_k, for which XLA gathers a sharded rollout axis.
-    negated, entries = jax.lax.sort(
-        (jnp.where(candidates, -similarity, jnp.inf), jnp.arange(similarity.shape[0])),
-        num_keys=1,
-        is_stable=True,
-    )
-    scores, entries = -negated[:max_top_k], entries[:max_top_k]
+    # Not lax.top_k, for which XLA gathers a sharded rollout axis.
+    scores, entries = top_k(jnp.where(candidates, similarity, -jnp.inf), max_top_k)
     kept = (scores > -jnp.inf) & (jnp.arange(max_top_k) < op.top_k)
     status = jnp.where(asked, jnp.int32(Status.OK), jnp.int32(Status.NONE))
     return (
@@ -234,6 +230,22 @@ def retrieve(bank: Bank, operations: OperationArrays, *, max_top_k: int):
       `BankResults`.
     """
     return jax.vmap(functools.partial(_retrieve, max_top_k=max_top_k))(bank, operations)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def search(
+    embeddings: Float[Array, "entry dim"],
+    valid: Bool[Array, " entry"],
+    queries: Float[Array, "query dim"],
+    *,
+    k: int,
+) -> tuple[Float[Array, "query k"], Int32[Array, "query k"]]:
+    """Many queries on one row's entries: similarities and entries, best first, exact.
+
+    Ties go to the lower entry. Behind the last valid entry similarities are -inf.
+    """
+    scores = jnp.einsum("qd,ed->qe", queries, embeddings)
+    return top_k(jnp.where(valid, scores, -jnp.inf), k)
 
 
 def _apply_row(row: Bank, op: OperationArrays, max_top_k: int):
