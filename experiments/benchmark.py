@@ -1,0 +1,105 @@
+"""Measures the library against its peers and against the machine's limits.
+
+    bash launch/peers.sh                                   # once: the peers' environments
+    python experiments/benchmark.py --suites=decode,memory --peers
+    python experiments/benchmark.py                        # all suites, ours alone
+
+Peers run one after the other in the same run as ours. Absolute figures move from machine to
+machine, ratios less. Writes benchmark.json and benchmark.md into --output.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+import jax
+import rich
+from absl import app, flags, logging
+
+from experiments import cli
+from experiments.benchmarks import agemem, decode, grpo, memory, startup, timing
+from experiments.benchmarks.options import Options
+
+SUITES = {
+    "decode": decode.run,
+    "episodes": agemem.run_episodes,
+    "update": agemem.run_update,
+    "grpo_step": grpo.run,
+    "memory": memory.run,
+    "startup": startup.run,
+}
+_SUITES = flags.DEFINE_list("suites", list(SUITES), "What to measure.")
+_PEERS = flags.DEFINE_bool("peers", False, "Measure the peers as well.")
+_ENVIRONMENTS = flags.DEFINE_string("environments", ".peers", "What launch/peers.sh made.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each thing.", 1)
+_OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Where the report goes.")
+_TRACE = flags.DEFINE_string("trace", None, "Write a profile here, for Perfetto or XProf.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    unknown = [name for name in _SUITES.value if name not in SUITES]
+    if unknown:
+        raise ValueError(f"No suite is called {unknown[0]!r}; known: {', '.join(SUITES)}.")
+    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    output = pathlib.Path(_OUTPUT.value)
+    output.mkdir(parents=True, exist_ok=True)
+    report = {"machine": timing.machine(), "suites": {}}
+    report["machine"]["memory_bandwidth"] = str(timing.memory_bandwidth(_REPEATS.value))
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(
+            repeats=_REPEATS.value,
+            peers=_PEERS.value,
+            environments=pathlib.Path(_ENVIRONMENTS.value).resolve(),
+            folder=pathlib.Path(folder),
+        )
+        if _TRACE.value:
+            jax.profiler.start_trace(_TRACE.value)
+        for name in _SUITES.value:
+            logging.info("Suite %s", name)
+            report["suites"][name] = SUITES[name](options)
+            (output / "benchmark.json").write_text(json.dumps(_plain(report), indent=2) + "\n")
+            (output / "benchmark.md").write_text(markdown(report))
+        if _TRACE.value:
+            jax.profiler.stop_trace()
+    rich.print(markdown(report))
+    rich.print(f"Wrote benchmark.json and benchmark.md to {output}")
+
+
+def markdown(report: dict) -> str:
+    """The report as Markdown: one table for each suite."""
+    lines = ["# Benchmark", ""]
+    lines += [f"- {name}: {value}" for name, value in report["machine"].items()] + [""]
+    for name, cases in report["suites"].items():
+        lines += [f"## {name}", "", "| case | ours | peer | times as fast | wanted |"]
+        lines += ["|---|---|---|---|---|"]
+        for case in cases:
+            others = dict(case.peers)
+            if case.limit is not None:
+                others["limit"] = case.limit
+            first = f"| {case.name} | {case.ours} |"
+            for other, measured in others.items():
+                wanted = case.wanted.get(other)
+                wanted = "" if wanted is None else f"{wanted:g}"
+                ratio = case.ratio(measured)
+                lines.append(f"{first} {other}: {measured} | {ratio:.2f} | {wanted} |")
+                first = "| | |"
+            if not others:
+                lines.append(f"{first} | | |")
+        notes = [f"- {case.name}: {case.note}" for case in cases if case.note]
+        lines += ["", *notes, ""] if notes else [""]
+    return "\n".join(lines)
+
+
+def _plain(report: dict) -> dict:
+    suites = {
+        name: [dataclasses.asdict(case) for case in cases]
+        for name, cases in report["suites"].items()
+    }
+    return report | {"suites": suites}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,213 @@
+"""One GRPO step, single-turn and multi-turn: rollout, reference scores, update.
+
+Responses have a fixed length, so that every program computes the same number of tokens:
+K = 8 rollouts of 2 prompts. In between turns an observation of random tokens is appended.
+"""
+
+import dataclasses
+import json
+import multiprocessing
+import resource
+import time
+from concurrent import futures
+
+import jax
+import numpy as np
+
+from agemem_jax.models.decoder import Weights
+from agemem_jax.rollout.engine import Engine
+from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
+from agemem_jax.rollout.recorder import SegmentRecorder
+from agemem_jax.training import packing, train_state, update
+from agemem_jax.training.advantages import group_advantages
+from agemem_jax.training.loss import GRPOConfig
+from agemem_jax.training.packing import PackingConfig
+from agemem_jax.training.train_state import OptimizerConfig
+from experiments.benchmarks import shapes
+from experiments.benchmarks.options import Options
+from experiments.benchmarks.timing import Case, Timing, run_peer
+
+_NEVER = -1  # a stop token that is never sampled
+GRPO = GRPOConfig(group_size=8, beta=0.1)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What one step computes.
+
+    Attributes:
+      model: a name that `shapes.load` knows.
+      prompts: different prompts; each has K rollouts.
+      prompt: their tokens.
+      turns, new: actions of an episode, and tokens of each.
+      observation: tokens between two turns.
+    """
+
+    model: str
+    prompts: int = 2
+    prompt: int = 256
+    turns: int = 1
+    new: int = 64
+    observation: int = 0
+
+    @property
+    def episodes(self) -> int:
+        return self.prompts * GRPO.group_size
+
+    @property
+    def length(self) -> int:
+        """Tokens of a whole episode."""
+        return self.prompt + self.turns * self.new + (self.turns - 1) * self.observation
+
+
+class Step:
+    """Runs steps of one shape and keeps what goes from step to step."""
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        self.config, weights = shapes.load(shape.model)
+        self.state = train_state.create(
+            self.config, weights.params, OPTIMIZER, keep_reference=True, key=jax.random.key(0)
+        )
+        length, group = shape.length, GRPO.group_size
+        self.engine = Engine(
+            EngineConfig(
+                slots=shape.episodes, max_length=length, prefill_rows=shape.episodes,
+                prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
+                attend_buckets=tuple(range(256, length, 256)), chunk=shape.new,
+            ),
+            self.config, _NEVER,
+        )  # fmt: skip
+        # One row holds a whole group: the prompt once, and what K rollouts add to it.
+        row = shape.prompt + group * (length - shape.prompt)
+        self.packing = PackingConfig(
+            row_lengths=(row,), max_targets=group * shape.turns * shape.new, rows=1,
+            max_microbatches=shape.prompts,
+        )  # fmt: skip
+        self.score = update.make_score(self.config)
+        self.update = update.make_update(self.config, GRPO, OPTIMIZER)
+
+    def rollout(self, seed: int) -> list:
+        """Episodes as trajectories, group after group."""
+        shape, rng = self.shape, np.random.default_rng(seed)
+        self.engine.load(Weights(self.state.trainable))
+        size = self.config.vocab_size
+        starts = rng.integers(10, size, (shape.prompts, shape.prompt))
+        history = [list(starts[i // GRPO.group_size]) for i in range(shape.episodes)]
+        recorders = [SegmentRecorder() for _ in range(shape.episodes)]
+        for turn in range(shape.turns):
+            if turn:
+                for tokens in history:
+                    tokens += rng.integers(10, size, shape.observation).tolist()
+            for slot, tokens in enumerate(history):
+                key = jax.random.fold_in(jax.random.key(seed), slot * shape.turns + turn)
+                prompt = tuple(map(int, tokens))
+                self.engine.submit(GenerationRequest(slot, prompt, shape.new, key))
+            while self.engine.pending:
+                for done in self.engine.step():
+                    before = history[done.slot]
+                    recorders[done.slot].record(before, done.token_ids, done.log_probs, turn)
+                    before += done.token_ids
+        return [_Trajectory(recorder.segments()) for recorder in recorders]
+
+    def __call__(self, seed: int) -> dict[str, float]:
+        """One step; returns the seconds of its parts."""
+        times = [time.perf_counter()]
+        trajectories = self.rollout(seed)
+        times.append(time.perf_counter())
+        rewards = np.random.default_rng(seed).normal(size=(self.shape.prompts, GRPO.group_size))
+        advantages = group_advantages(rewards, GRPO.advantage_eps).reshape(-1)
+        batch = packing.pack(trajectories, advantages, self.packing)
+        reference = train_state.reference_weights(self.state)
+        batch = batch.replace(ref_log_probs=jax.block_until_ready(self.score(reference, batch)))
+        times.append(time.perf_counter())
+        self.state, metrics = self.update(self.state, batch)
+        jax.block_until_ready((self.state.trainable, metrics))
+        times.append(time.perf_counter())
+        parts = dict(zip(("rollout", "score", "update"), np.diff(times).tolist(), strict=True))
+        return parts | {"step": times[-1] - times[0]}
+
+
+@dataclasses.dataclass
+class _Trajectory:
+    segments: list
+
+
+def measure_step(shape: Shape, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every part, warm-up left out, and the process's peak memory in GiB."""
+    step = Step(shape)
+    step(0)
+    measured = [step(seed) for seed in range(1, repeats + 1)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {name: [each[name] for each in measured] for name in measured[0]} | {"peak": [peak]}
+
+
+SINGLE = {
+    "SmolLM2-135M": Shape("smollm2-135m"),
+    "small": Shape("small"),
+}
+MULTI = {turns: Shape("small", prompt=64, turns=turns, new=32, observation=32) for turns in (4, 8)}
+
+
+def run(options: Options) -> list[Case]:
+    """Cases of single-turn and multi-turn steps, with TRL and Tunix as peers."""
+    cases = []
+    for name, shape in SINGLE.items():
+        ours = _alone(shape, options.repeats)
+        peers = _peers_of(shape, options) if options.peers else {}
+        wanted = (
+            {"TRL float32": 4.0, "TRL bfloat16": 2.5}
+            if name != "small"
+            else {"TRL float32": 3.0, "Tunix float32": 3.0}
+        )
+        cases += _cases(f"GRPO step, {name}, K = 8 × 2, 256 + 64 tokens", ours, peers, wanted)
+    for turns, shape in MULTI.items():
+        ours = _alone(shape, options.repeats)
+        peers = _peers_of(shape, options) if options.peers else {}
+        rollout, step = {4: (4.0, 3.0), 8: (6.0, 4.0)}[turns]
+        title = f"multi-turn, small, 16 episodes, {turns} × 32 tokens"
+        for part, factor in (("rollout", rollout), ("step", step)):
+            timings = {each: Timing(tuple(parts[part])) for each, parts in peers.items()}
+            cases.append(
+                Case(
+                    f"{title}: {part}", Timing(tuple(ours[part])), timings,
+                    wanted=dict.fromkeys(timings, factor),
+                )
+            )  # fmt: skip
+    return cases
+
+
+def _cases(title, ours, peers, wanted) -> list[Case]:
+    parts = ", ".join(f"{part} {np.median(ours[part]):.2f} s" for part in ours if part != "peak")
+    timings = {name: Timing(tuple(each["step"])) for name, each in peers.items()}
+    peaks = {name: Timing(tuple(each["peak"]), "GiB") for name, each in peers.items()}
+    memory = {name: 2.0 for name in peaks if name == "TRL float32"}
+    return [
+        Case(title, Timing(tuple(ours["step"])), timings, wanted=wanted, note=parts),
+        Case(f"{title}: peak memory", Timing(tuple(ours["peak"]), "GiB"), peaks, wanted=memory),
+    ]
+
+
+def _alone(shape: Shape, repeats: int) -> dict[str, list[float]]:
+    """In a process of its own, so that its peak memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure_step, shape, repeats).result()
+
+
+def _peers_of(shape: Shape, options: Options) -> dict[str, dict[str, list[float]]]:
+    if shape.model == "small":
+        directory = shapes.export_small(options.folder)
+    else:
+        directory = shapes.export_for_peers(options.folder)["hf"]
+    settings = json.dumps(dataclasses.asdict(shape) | {"group": GRPO.group_size})
+    common = (str(directory), settings, str(options.repeats))
+    peers = {"TRL float32": run_peer(options.environments, "trl", "trl_grpo.py", *common)}
+    if shape.model == "small":
+        peers["Tunix float32"] = run_peer(options.environments, "tunix", "tunix_grpo.py", *common)
+    else:
+        peers["TRL bfloat16"] = run_peer(
+            options.environments, "trl", "trl_grpo.py", *common, "bfloat16"
+        )
+    return peers

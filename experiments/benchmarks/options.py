@@ -1,0 +1,21 @@
+"""What every suite of the benchmark is told."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of a benchmark run.
+
+    Attributes:
+      repeats: measurements of each thing, warm-up not counted.
+      peers: whether the peers run as well, one after the other.
+      environments: where the peers' virtual environments are (launch/peers.sh).
+      folder: for models and checkpoints that a suite writes.
+    """
+
+    repeats: int
+    peers: bool
+    environments: pathlib.Path
+    folder: pathlib.Path
