@@ -1,0 +1,100 @@
+"""The TPU kernel, interpreted, against the plain functions of `attention.py`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agemem_jax.models import attention
+from agemem_jax.models.attention import Packing, Scoring
+from agemem_jax.models.kernels import forest_attention as kernel
+from agemem_jax.models.kernels.forest_attention import Tiling, forest_attention
+
+ROWS, HEADS, KV_HEADS, TOKENS, DIM, PREFIX = 2, 4, 2, 21, 8, 5
+TILING = Tiling(scale=0.5, queries=8, keys=8, interpret=True)
+# Two trees: 3 shared tokens with branches of 5 and 4, and 7 tokens alone; 2 of padding.
+VISIBLE = [12] * 3 + [8] * 5 + [12] * 4 + [19] * 7 + [0] * 2
+PLACES = [0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 0]
+REAL = 19
+
+
+def make(prefix: int, seed: int = 0):
+    keys = iter(jax.random.split(jax.random.key(seed), 6))
+
+    def normal(*shape):
+        return jax.random.normal(next(keys), shape)
+
+    query = 2 * normal(ROWS, TOKENS, HEADS, DIM)
+    own = [normal(ROWS, KV_HEADS, TOKENS, DIM) for _ in range(2)]
+    shared = [normal(1, KV_HEADS, prefix, DIM) for _ in range(2)]
+    visible_to = jnp.asarray([VISIBLE, [TOKENS] * TOKENS], jnp.int32)
+    uses = jnp.asarray([np.arange(TOKENS) < 12, np.ones(TOKENS, bool)])
+    places = jnp.asarray([PLACES, np.arange(TOKENS)], jnp.int32)
+    return (
+        query,
+        own,
+        shared,
+        Packing(visible_to, uses & (prefix > 0)),
+        (places + prefix * (uses & (prefix > 0))),
+    )
+
+
+def plain(query, own, shared, packing, positions, tiling):
+    scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
+    prefix = shared if shared[0].shape[2] else None
+    return attention.attend_packed(query, *own, positions, packing, prefix, scoring)
+
+
+def by_kernel(query, own, shared, packing, positions, tiling):
+    keys, values = (
+        jnp.concatenate([jnp.broadcast_to(s, (ROWS, *s.shape[1:])), o], axis=2)
+        for s, o in zip(shared, own, strict=True)
+    )
+    mixed = forest_attention(
+        query.swapaxes(1, 2), keys, values, positions, packing.visible_to, packing.uses_prefix,
+        tiling,
+    )  # fmt: skip
+    return mixed.swapaxes(1, 2)
+
+
+@pytest.mark.parametrize("prefix", [0, PREFIX])
+@pytest.mark.parametrize(
+    "change", [{}, {"softcap": 1.5}, {"window": 4}], ids=["plain", "softcap", "window"]
+)
+def test_values_and_gradients_equal_those_of_plain_attention(prefix, change):
+    tiling = dataclasses.replace(TILING, **change)
+    query, own, shared, packing, positions = make(prefix)
+    # Padding counts for nothing: what it attends to is not defined.
+    weight = jax.random.normal(jax.random.key(9), (ROWS, TOKENS, HEADS, DIM))
+    weight *= (packing.visible_to > 0)[..., None, None]
+
+    def loss(function):
+        def run(query, own, shared):
+            mixed = function(query, own, shared, packing, positions, tiling)
+            return jnp.sum(mixed * weight), mixed
+
+        return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
+
+    (_, wanted), wanted_grads = loss(plain)(query, own, shared)
+    (_, found), found_grads = loss(by_kernel)(query, own, shared)
+    real = np.asarray(packing.visible_to > 0)
+    np.testing.assert_allclose(np.asarray(found)[real], np.asarray(wanted)[real], atol=2e-6)
+    for ours, theirs in zip(
+        jax.tree.leaves(found_grads), jax.tree.leaves(wanted_grads), strict=True
+    ):
+        assert np.all(np.isfinite(ours))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_blocks_that_no_query_sees_are_skipped():
+    visible_to = np.array([[16] * 16 + [32] * 16], np.int32)  # two sequences of two blocks each
+    order = np.arange(32)
+    q_info = np.stack([np.zeros(32), order, order, order % 16], -1)[None].astype(np.int32)
+    k_info = np.stack([visible_to[0], order % 16])[None].astype(np.int32)
+    needed = np.asarray(kernel._needed(TILING, jnp.asarray(q_info), jnp.asarray(k_info)))[0]
+    expected = np.zeros((4, 4), int)
+    expected[0, 0] = expected[1, :2] = 1
+    expected[2, 2] = expected[3, 2:] = 1
+    np.testing.assert_array_equal(needed, expected)
