@@ -201,7 +201,7 @@ def _key_grad_kernel(
 ):  # fmt: skip
     # The last axis of the grid runs over the query heads of a group, and their blocks.
     row, k_block, inner = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    q_block = inner // group
+    q_block = jax.lax.div(inner, group)
 
     @pl.when(inner == 0)
     def _():
@@ -256,7 +256,7 @@ def _specs(tiling: Tiling, dim: int, group: int, place):
     bq, bk = tiling.queries, tiling.keys
     return {
         "query": at((1, 1, bq, dim), lambda row, head, q, k: (row, head, q, 0)),
-        "key": at((1, 1, bk, dim), lambda row, head, q, k: (row, head // group, k, 0)),
+        "key": at((1, 1, bk, dim), lambda row, head, q, k: (row, jax.lax.div(head, group), k, 0)),
         "q_info": at((1, bq, 4), lambda row, head, q, k: (row, q, 0)),
         "k_info": at((1, 2, bk), lambda row, head, q, k: (row, 0, k)),
         "column": at((1, 1, bq, 1), lambda row, head, q, k: (row, head, q, 0)),
@@ -306,7 +306,8 @@ def _attend_backward(tiling, saved, grad):
     )  # fmt: skip
 
     def place(row, kv_head, k, inner):
-        return row, kv_head * group + inner % group, inner // group, k
+        # Not // and %: rounding towards minus infinity asks for the chip that runs the host.
+        return row, kv_head * group + jax.lax.rem(inner, group), jax.lax.div(inner, group), k
 
     spec = _specs(tiling, dim, group, place)
     keys_grad, values_grad = _call(
