@@ -1,0 +1,48 @@
+"""The TPU kernel of decoding, interpreted, against attention with a mask."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agemem_jax.models.attention import Scoring, attend, cache_mask
+from agemem_jax.models.kernels.decode_attention import decode_attention
+from agemem_jax.models.kernels.forest_attention import Tiling
+
+SLOTS, HEADS, KV_HEADS, LENGTH, DIM = 5, 6, 2, 32, 8
+TILING = Tiling(scale=0.4, keys=8, interpret=True)
+
+
+@pytest.mark.parametrize("cache_dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "change", [{}, {"softcap": 1.5}, {"window": 10}], ids=["plain", "softcap", "window"]
+)
+def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
+    tiling = dataclasses.replace(TILING, **change)
+    keys = jax.random.split(jax.random.key(0), 3)
+    query = 2 * jax.random.normal(keys[0], (SLOTS, HEADS, DIM))
+    shape = (SLOTS, KV_HEADS, LENGTH, DIM)
+    cache = [jax.random.normal(key, shape).astype(cache_dtype) for key in keys[1:]]
+    positions = jnp.array([0, 7, 8, 30, LENGTH])  # the last one is past the cache: idle
+    found = decode_attention(query, *cache, positions, tiling)
+    scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
+    mask = cache_mask(positions[:, None], LENGTH, tiling.window)
+    plain = [each.astype(jnp.float32) for each in cache]
+    wanted = attend(query[:, None], *plain, mask, scoring)[:, 0]
+    np.testing.assert_allclose(found[:4], wanted[:4], atol=2e-6)
+    assert np.all(np.isfinite(found))
+
+
+def test_what_lies_behind_the_token_is_not_read():
+    query = jnp.ones((1, HEADS, DIM))
+    cache = jnp.ones((1, KV_HEADS, LENGTH, DIM)).at[:, :, 8:].set(jnp.nan)
+    found = decode_attention(query, cache, cache, jnp.array([7]), TILING)
+    np.testing.assert_allclose(found, 1.0, atol=1e-6)
+
+
+def test_a_cache_that_does_not_divide_into_blocks_is_refused():
+    cache = jnp.ones((1, KV_HEADS, 30, DIM))
+    with pytest.raises(ValueError, match="30 tokens does not divide into blocks of 8"):
+        decode_attention(jnp.ones((1, HEADS, DIM)), cache, cache, jnp.array([7]), TILING)
