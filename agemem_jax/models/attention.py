@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from agemem_jax.models.kernels.decode_attention import decode_attention
+from agemem_jax.models.kernels.forest_attention import Tiling, forest_attention
+
 BLOCK = 128  # queries per block of packed attention
 _MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
@@ -24,11 +27,25 @@ class Scoring:
       scale: what the products of queries and keys are multiplied with.
       softcap: c of c * tanh(score / c); 0 is none.
       window: how many tokens back attention reaches, the token itself counted; 0 is all.
+      implementation: "plain", "pallas" or "pallas_interpreted", see `DecoderConfig`.
     """
 
     scale: float
     softcap: float = 0.0
     window: int = 0
+    implementation: str = "plain"
+
+    def tiling(self, queries: int, keys: int) -> Tiling:
+        """The settings of a kernel with blocks of these sizes."""
+        interpret = self.implementation == "pallas_interpreted"
+        return Tiling(self.scale, self.softcap, self.window, queries, keys, interpret)
+
+
+def choose_implementation(configured: str) -> str:
+    """What "auto" means for the default device."""
+    if configured != "auto":
+        return configured
+    return "pallas" if jax.default_backend() == "tpu" else "plain"
 
 
 def cache_mask(
@@ -40,14 +57,21 @@ def cache_mask(
     return mask & (distance < window) if window else mask
 
 
-def attend(
+def attend_cache(
     query: Float[Array, "batch token head head_dim"],
     keys: Float[Array, "batch kv_head length head_dim"],
     values: Float[Array, "batch kv_head length head_dim"],
-    mask: Bool[Array, "batch token length"],
+    positions: Int[Array, "batch token"],
     scoring: Scoring,
 ) -> Float[Array, "batch token head head_dim"]:
-    """Grouped-query attention without repeating keys; softmax in float32."""
+    """Attention of tokens at `positions` to a cache that holds them and what came before."""
+    length = keys.shape[2]
+    block = next((size for size in (512, 256, 128) if length % size == 0), 0)
+    if scoring.implementation != "plain" and query.shape[1] == 1 and block:
+        tiling = scoring.tiling(1, block)
+        return decode_attention(query[:, 0], keys, values, positions[:, 0], tiling)[:, None]
+    keys, values = keys.astype(query.dtype), values.astype(query.dtype)
+    mask = cache_mask(positions, length, scoring.window)
     return _attend_parts(query, ((keys, values, mask),), scoring)
 
 
@@ -98,6 +122,8 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
 
     A block looks at no key behind its last query, which halves the work of a row.
     """
+    if scoring.implementation != "plain":
+        return _attend_by_kernel(query, keys, values, positions, packing, prefix, scoring)
     mixed, window = [], scoring.window
     for start in range(0, query.shape[1], BLOCK):
         end = min(start + BLOCK, query.shape[1])
@@ -113,3 +139,20 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
             parts.insert(0, (prefix[0][0], prefix[1][0], seen))
         mixed.append(_attend_parts(query[:, start:end], parts, scoring))
     return jnp.concatenate(mixed, axis=1)
+
+
+def _attend_by_kernel(query, keys, values, positions, packing: Packing, prefix, scoring: Scoring):
+    uses_prefix = packing.uses_prefix
+    if prefix is None:
+        uses_prefix = jnp.zeros_like(uses_prefix)
+    else:
+        shared = (jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:])) for x in prefix)
+        keys, values = (
+            jnp.concatenate([before.astype(own.dtype), own], axis=2)
+            for before, own in zip(shared, (keys, values), strict=True)
+        )
+    mixed = forest_attention(
+        query.swapaxes(1, 2), keys, values, positions, packing.visible_to, uses_prefix,
+        scoring.tiling(BLOCK, BLOCK),
+    )  # fmt: skip
+    return mixed.swapaxes(1, 2)

@@ -6,6 +6,7 @@ from agemem_jax.models.rope import Rope
 
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("silu", "gelu_tanh")
+ATTENTIONS = ("auto", "plain", "pallas", "pallas_interpreted")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -43,6 +44,8 @@ class DecoderConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices while training.
       compute_dtype: "float32" or "bfloat16"; parameters stay as they are.
       remat: recompute layers in the backward pass instead of keeping activations.
+      attention: "plain" JAX, or the "pallas" kernels of TPUs; "auto" is "pallas" where a TPU
+        is the default device. "pallas_interpreted" runs the kernels anywhere, slowly.
     """
 
     vocab_size: int
@@ -78,6 +81,7 @@ class DecoderConfig:
     lora_dropout: float = 0.0
     compute_dtype: str = "float32"
     remat: bool = False
+    attention: str = "auto"
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -97,7 +101,11 @@ class DecoderConfig:
             )
         if not 0.0 <= self.lora_dropout < 1.0:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; it must lie in [0, 1).")
-        for name, known in (("compute_dtype", DTYPES), ("activation", ACTIVATIONS)):
+        for name, known in (
+            ("compute_dtype", DTYPES),
+            ("activation", ACTIVATIONS),
+            ("attention", ATTENTIONS),
+        ):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}."

@@ -15,7 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from agemem_jax.models.attention import Packing, Scoring, attend, attend_packed, cache_mask
+from agemem_jax.models.attention import (
+    Packing,
+    Scoring,
+    attend_cache,
+    attend_packed,
+    choose_implementation,
+)
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
 from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled
@@ -97,7 +103,8 @@ class Attention(nn.Module):
         window = config.window(self.index)
         rope = config.local_rope if window and config.local_rope else config.rope
         scale = config.attention_scale or config.head_dim**-0.5
-        scoring = Scoring(scale, config.attention_softcap, window)
+        implementation = choose_implementation(config.attention)
+        scoring = Scoring(scale, config.attention_softcap, window, implementation)
 
         def project(name, heads):
             width = heads * config.head_dim
@@ -120,9 +127,7 @@ class Attention(nn.Module):
                 old.at[rows, :, positions].set(new.astype(old.dtype), mode="drop")
                 for old, new in zip(cache, (keys, values), strict=True)
             )
-            keys, values = (held.astype(x.dtype) for held in cache)
-            mask = cache_mask(positions, keys.shape[2], window)
-            mixed = attend(query, keys, values, mask, scoring)
+            mixed = attend_cache(query, *cache, positions, scoring)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache

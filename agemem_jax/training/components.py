@@ -30,6 +30,7 @@ def build_backbone(config: RunConfig) -> Backbone:
         lora_dropout=config.model.lora_dropout,
         lora_targets=config.model.lora_targets,
         remat=config.model.remat,
+        attention=config.model.attention,
     )
 
 

@@ -79,6 +79,7 @@ class ModelConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices in updates.
       lora_targets: projections that carry LoRA matrices.
       remat: recompute layers in the backward pass instead of keeping activations.
+      attention: "plain", "pallas" (kernels of TPUs), or "auto" by the device.
     """
 
     init: Literal["pretrained", "random"] = "pretrained"
@@ -90,6 +91,7 @@ class ModelConfig:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = LORA_TARGETS
     remat: bool = False
+    attention: str = "auto"
 
     def __post_init__(self):
         if self.init not in ("pretrained", "random"):

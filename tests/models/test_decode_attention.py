@@ -1,4 +1,4 @@
-"""The TPU kernel of decoding, interpreted, against attention with a mask."""
+"""The TPU kernel of decoding, interpreted, against plain attention with a mask."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models.attention import Scoring, attend, cache_mask
+from agemem_jax.models.attention import Scoring, attend_cache
 from agemem_jax.models.kernels.decode_attention import decode_attention
 from agemem_jax.models.kernels.forest_attention import Tiling
 
@@ -28,9 +28,7 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
     positions = jnp.array([0, 7, 8, 30, LENGTH])  # the last one is past the cache: idle
     found = decode_attention(query, *cache, positions, tiling)
     scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
-    mask = cache_mask(positions[:, None], LENGTH, tiling.window)
-    plain = [each.astype(jnp.float32) for each in cache]
-    wanted = attend(query[:, None], *plain, mask, scoring)[:, 0]
+    wanted = attend_cache(query[:, None], *cache, positions[:, None], scoring)[:, 0]
     np.testing.assert_allclose(found[:4], wanted[:4], atol=2e-6)
     assert np.all(np.isfinite(found))
 

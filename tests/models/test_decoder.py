@@ -291,3 +291,27 @@ def test_every_parameter_and_lora_matrix_names_each_of_its_axes():
 def test_a_contradictory_configuration_is_refused_by_name(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(CONFIG, **change)
+
+
+def test_the_kernels_of_tpus_give_what_plain_attention_gives(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 8)
+    config = dataclasses.replace(CONFIG, attention="pallas_interpreted")
+    prefix = random_tokens(1, 3, seed=2)[0]
+    row = packed_row(random_tokens(1, 4)[0], random_tokens(1, 6, seed=1)[0], pad_token=0)
+    weights, real = Weights(sharp_params()), np.r_[0:4, 5:11]
+    behind = row[2] == 4
+    inputs = (row[0], row[1] + 3 * behind, row[2], prefix, behind)
+    found, wanted = (
+        jax.jit(functools.partial(decoder.forward, each))(weights, *inputs)[0]
+        for each in (config, CONFIG)
+    )
+    np.testing.assert_allclose(found[real], wanted[real], atol=1e-5)
+
+    tokens, cache = random_tokens(2), decoder.init_cache(CONFIG, 2, 128, jnp.float32)
+    order = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape)
+    _, cache = forward_cached(CONFIG, weights, tokens[:, :-1], order[:, :-1], cache)
+    found, wanted = (
+        forward_cached(each, weights, tokens[:, -1:], order[:, -1:], cache)[0]
+        for each in (config, CONFIG)
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
