@@ -90,20 +90,25 @@ def decode_chunk(
     weights: decoder.Weights,
     cache: decoder.Cache,
     state: DecodeState,
+    slots: Int[Array, " row"],
     *,
     attend_length: int,
     chunk: int,
     stop_id: int,
 ):
-    """Samples up to `chunk` tokens in every active slot.
+    """Samples up to `chunk` tokens in every active one of `slots`.
+
+    Rows that pad the batch carry a slot number past the last one.
 
     Returns:
       The cache, the state, and (tokens, log_probs, count): int32 and float32
-      [slot, chunk], valid up to `count` [slot].
+      [row, chunk], valid up to `count` [row].
     """
-    slots = state.tokens.shape[0]
-    length = cache.k[0].shape[2]
-    whole, cache = cache, jax.tree.map(lambda x: x[:, :, :attend_length], cache)
+    rows, length = slots.shape[0], cache.k[0].shape[2]
+    real, held = slots < state.tokens.shape[0], jnp.minimum(slots, state.tokens.shape[0] - 1)
+    whole, cache = cache, jax.tree.map(lambda x: x[held, :, :attend_length], cache)
+    all_states, state = state, jax.tree.map(lambda x: x[held], state)
+    state = state.replace(active=state.active & real)
 
     def keep_going(carry):
         index, _, state, *_ = carry
@@ -129,12 +134,14 @@ def decode_chunk(
         return index + 1, cache, state, tokens, log_probs, count + advance
 
     carry = (
-        jnp.int32(0), cache, state, jnp.zeros((slots, chunk), jnp.int32),
-        jnp.zeros((slots, chunk), jnp.float32), jnp.zeros((slots,), jnp.int32),
+        jnp.int32(0), cache, state, jnp.zeros((rows, chunk), jnp.int32),
+        jnp.zeros((rows, chunk), jnp.float32), jnp.zeros((rows,), jnp.int32),
     )  # fmt: skip
     _, cache, state, tokens, log_probs, count = jax.lax.while_loop(keep_going, step, carry)
-    cache = jax.tree.map(lambda x, part: x.at[:, :, :attend_length].set(part), whole, cache)
-    return cache, state, (tokens, log_probs, count)
+    cache = jax.tree.map(
+        lambda x, part: x.at[slots, :, :attend_length].set(part, mode="drop"), whole, cache
+    )
+    return cache, _put(all_states, slots, state), (tokens, log_probs, count)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "attend_length"), donate_argnames=("cache",))
@@ -173,6 +180,11 @@ def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
     return state.replace(active=state.active.at[slots].set(False, mode="drop"))
 
 
-@functools.partial(jax.jit, donate_argnames=("state",))
-def admit(state: DecodeState, slots: Int[Array, " slot"], rows: DecodeState) -> DecodeState:
+def _put(state: DecodeState, slots: Int[Array, " row"], rows: DecodeState) -> DecodeState:
     return jax.tree.map(lambda x, row: x.at[slots].set(row, mode="drop"), state, rows)
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def admit(state: DecodeState, slots: Int[Array, " row"], rows: DecodeState) -> DecodeState:
+    """Writes the rows of new requests; padding is a slot number past the last one."""
+    return _put(state, slots, rows)

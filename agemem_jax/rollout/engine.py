@@ -152,19 +152,24 @@ class Engine:
             len(request.prompt) + len(self._partial[slot][0])
             for slot, request in self._running.items()
         )
+        running = sorted(self._running)
+        rows = next(size for size in self.config.row_counts if size >= len(running))
+        slots = np.full(rows, self.config.slots, np.int32)
+        slots[: len(running)] = running
         self._cache, self._state, output = decoding.decode_chunk(
-            self._model, self._weights, self._cache, self._state,
+            self._model, self._weights, self._cache, self._state, jnp.asarray(slots),
             attend_length=self._attend_length(longest + self.config.chunk),
             chunk=self.config.chunk, stop_id=self._stop_id,
         )  # fmt: skip
         tokens, log_probs, count = jax.device_get(output)
-        self.stats.slot_steps += int(count.max()) * self.config.slots
+        self.stats.slot_steps += int(count.max()) * rows
         self.stats.busy_slot_steps += int(count.sum())
         finished, halted = [], []
-        for slot, request in sorted(self._running.items()):
+        for row, slot in enumerate(running):
+            request = self._running[slot]
             partial_tokens, partial_log_probs = self._partial[slot]
-            partial_tokens.extend(tokens[slot, : count[slot]].tolist())
-            partial_log_probs.extend(log_probs[slot, : count[slot]].tolist())
+            partial_tokens.extend(tokens[row, : count[row]].tolist())
+            partial_log_probs.extend(log_probs[row, : count[row]].tolist())
             done = partial_tokens[-1] == self._stop_id
             cut = self._cut_at_text(request, partial_tokens)
             if cut is not None:

@@ -21,6 +21,8 @@ class EngineConfig:
         up nothing that decodes.
       attend_buckets: lengths that attention is computed over, ascending; the last
         one is `max_length` whatever is listed.
+      decode_rows: how many slots a decode chunk may run, ascending, so that few slots cost
+        less than all; all of them is always possible.
       chunk: decode steps between two looks of the host.
       cache_dtype: "float32" or "bfloat16".
       weights: "as_trained", or "int8" to sample from rounded matrices; the update's
@@ -33,6 +35,7 @@ class EngineConfig:
     prefill_buckets: tuple[int, ...] = (32, 128)
     prefill_calls: int = 4
     attend_buckets: tuple[int, ...] = (256, 512)
+    decode_rows: tuple[int, ...] = ()
     chunk: int = 16
     cache_dtype: str = "float32"
     weights: str = "as_trained"
@@ -50,6 +53,11 @@ class EngineConfig:
                 f"engine.prefill_buckets is {self.prefill_buckets}; it must be a non-empty "
                 "ascending list of chunk lengths."
             )
+
+    @property
+    def row_counts(self) -> tuple[int, ...]:
+        below = [rows for rows in sorted(self.decode_rows) if 0 < rows < self.slots]
+        return (*below, self.slots)
 
     @property
     def attend_lengths(self) -> tuple[int, ...]:

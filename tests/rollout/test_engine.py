@@ -237,3 +237,14 @@ def test_settings_that_make_no_sense_are_refused(engine):
     engine.submit(request(0, prompt))
     with pytest.raises(ValueError, match="Slot 0 is busy"):
         engine.submit(request(0, prompt))
+
+
+def test_few_slots_decode_in_fewer_rows_with_the_same_result(model, weights, engine_config, engine):
+    config = dataclasses.replace(engine_config, decode_rows=(1, 2))
+    other = Engine(config, model, STOP)
+    other.load(weights)
+    asked = [request(s, p, seed=s, max_tokens=4 + 9 * s) for s, p in enumerate(prompts(9, 20, 30))]
+    plain, few = run(engine, *asked), run(other, *asked)
+    assert {s: g.token_ids for s, g in few.items()} == {s: g.token_ids for s, g in plain.items()}
+    assert other.stats.busy_slot_steps == engine.stats.busy_slot_steps
+    assert other.stats.slot_steps < engine.stats.slot_steps
