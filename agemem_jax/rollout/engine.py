@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jaxtyping import Int
 
 from agemem_jax.models import decoder
@@ -162,6 +163,8 @@ class Engine:
             chunk=self.config.chunk, stop_id=self._stop_id,
         )  # fmt: skip
         tokens, log_probs, count = jax.device_get(output)
+        if not self.stats.slot_steps:
+            logging.info("First token sampled")  # all of the start-up lies before it
         self.stats.slot_steps += int(count.max()) * rows
         self.stats.busy_slot_steps += int(count.sum())
         finished, halted = [], []

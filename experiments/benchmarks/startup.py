@@ -11,7 +11,7 @@ from experiments.benchmarks.options import Options
 from experiments.benchmarks.timing import Case, Timing
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_FIRST = re.compile(r"First token")
+_FIRST = re.compile(r"First token sampled")
 
 
 def run(options: Options) -> list[Case]:

@@ -21,6 +21,7 @@ def get_config():
     config.engine.prefill_rows = 8
     config.engine.prefill_buckets = (32, 64, 128)
     config.engine.attend_buckets = (640,)
+    config.engine.decode_rows = (8, 16)
     config.engine.chunk = 16
 
     config.packing.row_lengths = (640, 1024)
