@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import jax
+from absl import logging
 from jaxtyping import Array, Key
 
 from agemem_jax.memory import operations
@@ -116,6 +117,10 @@ def run_episodes(
         except StopIteration as finished:
             trajectories[entry.index] = finished.value
             del active[slot]
+            done = len(rollouts) - len(queue) - len(active)
+            logging.log_every_n_seconds(
+                logging.INFO, "Played %d of %d episodes", 30, done, len(rollouts)
+            )
 
     while queue or active:
         clears = {}

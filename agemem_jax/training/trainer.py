@@ -162,16 +162,20 @@ class Trainer:
         grpo = self.config.grpo
         rng = np.random.default_rng([self.config.seed, self.position.step])
         values = {}
+        whole = None  # the same batch in every epoch, unless it is dealt out anew
         for _ in range(grpo.epochs):
             shuffle = rng if grpo.minibatches > 1 else None
             for share in packing.split(len(trajectories), grpo.minibatches, shuffle):
-                batch = packing.pack(
-                    [trajectories[i] for i in share], advantages[share], self.config.packing,
-                    normalisation=grpo.normalisation, prefix=prefix,
-                )  # fmt: skip
-                if grpo.beta > 0:
-                    reference = train_state.reference_weights(self.state)
-                    batch = batch.replace(ref_log_probs=score(reference, batch))
+                batch = whole
+                if batch is None:
+                    batch = packing.pack(
+                        [trajectories[i] for i in share], advantages[share], self.config.packing,
+                        normalisation=grpo.normalisation, prefix=prefix,
+                    )  # fmt: skip
+                    if grpo.beta > 0:
+                        reference = train_state.reference_weights(self.state)
+                        batch = batch.replace(ref_log_probs=score(reference, batch))
+                    whole = batch if grpo.minibatches == 1 else None
                 self.state, values = grpo_update(self.state, batch)
         return jax.device_get(values)
 
