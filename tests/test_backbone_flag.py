@@ -144,6 +144,7 @@ def test_the_list_of_backbones_names_them_all_with_their_published_sizes(capsys)
         "gemma3-1b-it": 1000, "gemma2-2b-it": 2614, "mistral-7b-instruct": 7248,
     }  # fmt: skip
     for name, millions in published.items():
-        assert float(rows[name][2].replace(",", "")) == pytest.approx(millions, rel=2e-3), name
+        shown_millions = float(rows[name][2].replace(",", ""))  # whole ones
+        assert shown_millions == pytest.approx(millions, rel=2e-3, abs=0.6), name
     assert rows["tiny"][-1] == "shipped"
     assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
