@@ -3,15 +3,15 @@
     python experiments/benchmark_loading.py [--backbone=qwen2.5-1.5b-instruct] [--folder=/tmp]
 
 Writes a random checkpoint of the backbone's shape in shards, then, each time in a process of
-its own and one after the other, reads its files and loads it. Prints both times, their
+its own and one after the other, reads its files into memory and loads it. Prints both times, their
 ratio and the memory that loading added at its peak, over the size of the files.
 """
 
 import concurrent.futures
+import importlib
 import json
 import multiprocessing
 import pathlib
-import resource
 import statistics
 import tempfile
 import time
@@ -24,6 +24,7 @@ import safetensors.numpy
 from absl import app, flags
 
 from agemem_jax.models import hf_config, hf_import
+from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.hf_names import stored_parameters
 from agemem_jax.models.registry import BACKBONES
 from experiments import cli
@@ -41,7 +42,7 @@ def main(argv):
         raise ValueError(f"--backbone is {_BACKBONE.value!r}; known: {', '.join(BACKBONES)}.")
     config = BACKBONES[_BACKBONE.value].shape
     with tempfile.TemporaryDirectory(dir=_FOLDER.value) as folder:
-        size = write_checkpoint(pathlib.Path(folder), config, _SHARDS.value)
+        size = _alone(write_checkpoint, folder, config, _SHARDS.value)
         reads, loads, peaks = [], [], []
         for _ in range(_REPEATS.value):
             reads.append(_alone(read_files, folder))
@@ -59,9 +60,9 @@ def main(argv):
     )
 
 
-def write_checkpoint(folder: pathlib.Path, config, shards: int) -> int:
+def write_checkpoint(folder: str, config: DecoderConfig, shards: int) -> int:
     """Writes random bfloat16 tensors; returns their size in bytes."""
-    rng = np.random.default_rng(0)
+    folder, rng = pathlib.Path(folder), np.random.default_rng(0)
     (folder / "config.json").write_text(json.dumps(hf_config.to_values(config)), encoding="utf-8")
     tensors = {n: part.shape for part in stored_parameters(config).values() for n in part.names}
     total = 2 * sum(int(np.prod(shape)) for shape in tensors.values())
@@ -77,19 +78,18 @@ def write_checkpoint(folder: pathlib.Path, config, shards: int) -> int:
 
 
 def read_files(folder: str) -> float:
-    """Seconds for reading every byte into one buffer."""
-    buffer = bytearray(2**24)
+    """Seconds for reading every file into memory."""
     begun = time.perf_counter()
-    for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
-    return time.perf_counter() - begun
+    held = [path.read_bytes() for path in sorted(pathlib.Path(folder).glob("*.safetensors"))]
+    seconds = time.perf_counter() - begun
+    del held
+    return seconds
 
 
 def load(folder: str) -> tuple[float, int]:
     """Seconds for loading onto the default device, and the bytes it added at its peak."""
     jax.block_until_ready(jax.numpy.zeros(1))  # start the backend
+    importlib.import_module("transformers.models.auto.configuration_auto")  # takes a second
     before = _peak_memory()
     begun = time.perf_counter()
     config = hf_config.read_config(folder)
@@ -99,14 +99,17 @@ def load(folder: str) -> tuple[float, int]:
 
 
 def _peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
-def _alone(function, folder: str):
-    """Runs `function(folder)` in a fresh process, so that peaks do not add up."""
+def _alone(function, *arguments):
+    """Calls the function in a fresh process, so that peaks do not add up."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, folder).result()
+        return pool.submit(function, *arguments).result()
 
 
 def _spread(values: list[float]) -> str:

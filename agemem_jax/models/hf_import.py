@@ -5,12 +5,13 @@ it will hold in the dtype that it will hold it in: the host never has a second c
 model.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -26,6 +27,9 @@ from agemem_jax.models.hf_names import Stored, stored_parameters
 _TEXT_PREFIXES = ("", "language_model.", "model.language_model.")
 _NOT_TEXT = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.",
              "model.multi_modal_projector.")  # fmt: skip
+_READERS = 4  # tensors read side by side: reading waits for the disk, converting for a core
+_ROWS = 64  # of a tensor that are read together
+_ALIGNMENT = 64  # bytes
 
 
 def read_params(
@@ -54,16 +58,19 @@ def read_params(
     found = _check(found, stored, config, where=os.fspath(directory))
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     places = {} if shardings is None else flax.traverse_util.flatten_dict(shardings, sep="/")
-    flat = {}
-    # The largest first, while least else is in memory.
-    for path in sorted(stored, key=lambda path: -math.prod(stored[path].held_shape)):
+
+    def read(path):
         part = stored[path]
-        shape = part.held_shape
+        return jax.make_array_from_callback(
+            part.held_shape,
+            places.get(path, default),
+            lambda index: _read_slice(found, part, part.held_shape, index, dtype),
+        )
 
-        def read(index, part=part, shape=shape):
-            return _read_slice(found, part, shape, index, dtype)
-
-        flat[path] = jax.make_array_from_callback(shape, places.get(path, default), read)
+    # The largest first, while least else is in memory.
+    order = sorted(stored, key=lambda path: -math.prod(stored[path].held_shape))
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        flat = dict(zip(order, pool.map(read, order), strict=True))
     return flax.traverse_util.unflatten_dict({path: flat[path] for path in stored}, sep="/")
 
 
@@ -162,14 +169,35 @@ def _read_slice(
 ) -> np.ndarray:
     """The part `index` of our parameter; reads no more than that from disk."""
     spans = [range(*each.indices(size)) for each, size in zip(index, shape, strict=True)]
+    held = _aligned_empty([len(span) for span in spans], dtype)
     experts, spans = (spans[0], spans[1:]) if part.stacked else (range(1), spans)
-    if part.transposed:
-        spans = spans[::-1]
-    cut = tuple(slice(span.start, span.stop) for span in spans)
-    pieces = []
-    for expert in experts:
+    for expert, place in zip(experts, held if part.stacked else [held], strict=True):
         path, name = found[part.names[expert]]
         with _open(path) as file:  # opened for each tensor, so that pages read are let go of
-            piece = file.get_slice(name)[cut]
-        pieces.append(np.ascontiguousarray(piece.T if part.transposed else piece, dtype))
-    return np.stack(pieces) if part.stacked else pieces[0]
+            tensor = file.get_slice(name)
+            if part.transposed:
+                _copy_rows(tensor, spans[::-1], place.T)
+            else:
+                _copy_rows(tensor, spans, place)
+    return held
+
+
+def _aligned_empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An array that starts where XLA's CPU buffers may, so that JAX takes it without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy_rows(tensor: Any, spans: Sequence[range], place: np.ndarray) -> None:
+    """A few stored rows at a time: small buffers are used again, large ones cost page faults."""
+    rows, rest = spans[0], tuple(slice(span.start, span.stop) for span in spans[1:])
+    for start in range(0, len(rows), _ROWS):
+        taken = rows[start : start + _ROWS]
+        block = tensor[(slice(taken.start, taken.stop), *rest)]
+        part = place[start : start + len(taken)]
+        if block.dtype == part.dtype:  # as plain integers, since bfloat16 is copied one by one
+            bits = f"u{block.dtype.itemsize}"
+            block, part = block.view(bits), part.view(bits)
+        part[:] = block
