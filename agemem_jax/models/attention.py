@@ -6,6 +6,7 @@ for queries, [batch, kv_head, length, head_dim] for keys and values, as products
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -59,20 +60,31 @@ def cache_mask(
 
 def attend_cache(
     query: Float[Array, "batch token head head_dim"],
-    keys: Float[Array, "batch kv_head length head_dim"],
-    values: Float[Array, "batch kv_head length head_dim"],
+    keys: Sequence[Float[Array, "batch kv_head length head_dim"]],
+    values: Sequence[Float[Array, "batch kv_head length head_dim"]],
     positions: Int[Array, "batch token"],
     scoring: Scoring,
 ) -> Float[Array, "batch token head head_dim"]:
-    """Attention of tokens at `positions` to a cache that holds them and what came before."""
-    length = keys.shape[2]
+    """Attention of tokens at `positions` to a cache that holds them and what came before.
+
+    Args:
+      query: of the tokens.
+      keys, values: the parts of the cache, one behind the other.
+      positions: where the tokens stand.
+      scoring: how. A kernel runs where the cache is one part that divides into its blocks.
+    """
+    length = keys[0].shape[2]
     block = next((size for size in (512, 256, 128) if length % size == 0), 0)
-    if scoring.implementation != "plain" and query.shape[1] == 1 and block:
+    kernel = scoring.implementation != "plain" and len(keys) == 1 and block
+    if kernel and query.shape[1] == 1:
         tiling = scoring.tiling(1, block)
-        return decode_attention(query[:, 0], keys, values, positions[:, 0], tiling)[:, None]
-    keys, values = keys.astype(query.dtype), values.astype(query.dtype)
-    mask = cache_mask(positions, length, scoring.window)
-    return _attend_parts(query, ((keys, values, mask),), scoring)
+        return decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)[:, None]
+    parts, start = [], 0
+    for key, value in zip(keys, values, strict=True):
+        mask = cache_mask(positions - start, key.shape[2], scoring.window)
+        parts.append((key.astype(query.dtype), value.astype(query.dtype), mask))
+        start += key.shape[2]
+    return _attend_parts(query, parts, scoring)
 
 
 def _attend_parts(query, parts, scoring: Scoring):

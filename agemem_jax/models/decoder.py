@@ -7,6 +7,7 @@ caches. LoRA matrices, and the scales of int8 parameters, live in collections of
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -45,10 +46,26 @@ class Weights:
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of every layer, each [slot, kv_head, length, head_dim]."""
+    """Keys and values by layer and by part, each [slot, kv_head, length, head_dim].
 
-    k: tuple[Float[Array, "slot kv_head length head_dim"], ...]
-    v: tuple[Float[Array, "slot kv_head length head_dim"], ...]
+    Parts stand one behind the other. Attention to the first few costs nothing for the
+    rest, and needs no slice, which would be a copy.
+    """
+
+    k: tuple[tuple[Float[Array, "slot kv_head length head_dim"], ...], ...]
+    v: tuple[tuple[Float[Array, "slot kv_head length head_dim"], ...], ...]
+
+    def first(self, parts: int) -> "Cache":
+        """The first parts of every layer."""
+        return Cache(*(tuple(layer[:parts] for layer in each) for each in (self.k, self.v)))
+
+    def with_first(self, new: "Cache") -> "Cache":
+        """This cache with its first parts replaced."""
+
+        def replace(old, new):
+            return tuple((*b, *a[len(b) :]) for a, b in zip(old, new, strict=True))
+
+        return Cache(replace(self.k, new.k), replace(self.v, new.v))
 
 
 class Projection(nn.Module):
@@ -122,15 +139,25 @@ class Attention(nn.Module):
             keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
             mixed = attend_packed(query, keys, values, positions, packing, prefix, scoring)
         else:
-            rows = jnp.arange(batch)[:, None]
             cache = tuple(
-                old.at[rows, :, positions].set(new.astype(old.dtype), mode="drop")
-                for old, new in zip(cache, (keys, values), strict=True)
+                _write(held, new, positions)
+                for held, new in zip(cache, (keys, values), strict=True)
             )
             mixed = attend_cache(query, *cache, positions, scoring)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
+
+
+def _write(parts, new, positions):
+    """Writes [slot, token, kv_head, head_dim] at `positions`; what lies past the end is dropped."""
+    rows, start, written = jnp.arange(new.shape[0])[:, None], 0, []
+    for part in parts:
+        length = part.shape[2]
+        inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
+        written.append(part.at[rows, :, inside].set(new.astype(part.dtype), mode="drop"))
+        start += length
+    return tuple(written)
 
 
 class FeedForward(nn.Module):
@@ -194,7 +221,7 @@ class Decoder(nn.Module):
         for index in range(config.num_layers):
             layer = make(config, index, name=f"layer_{index}")
             held = None if cache is None else (cache.k[index], cache.v[index])
-            shared = None if prefix is None else (prefix.k[index], prefix.v[index])
+            shared = None if prefix is None else (prefix.k[index][0], prefix.v[index][0])
             x, held = layer(x, positions, held, packing, shared)
             if held is not None:
                 k.append(held[0])
@@ -271,14 +298,21 @@ def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
     return merge(params, lora)
 
 
-def init_cache(config: DecoderConfig, slots: int, length: int, dtype: Any) -> Cache:
-    """An empty cache."""
-    shape = (slots, config.num_kv_heads, length, config.head_dim)
+def init_cache(
+    config: DecoderConfig, slots: int, length: int, dtype: Any, cuts: Sequence[int] = ()
+) -> Cache:
+    """An empty cache of `length` positions, in parts that end at `cuts` and at `length`."""
+    ends = (*cuts, length)
+    starts = (0, *cuts)
+
+    def layer():
+        return tuple(
+            jnp.zeros((slots, config.num_kv_heads, end - start, config.head_dim), dtype)
+            for start, end in zip(starts, ends, strict=True)
+        )
+
     layers = range(config.num_layers)
-    return Cache(
-        tuple(jnp.zeros(shape, dtype) for _ in layers),
-        tuple(jnp.zeros(shape, dtype) for _ in layers),
-    )
+    return Cache(tuple(layer() for _ in layers), tuple(layer() for _ in layers))
 
 
 def forward(
@@ -342,7 +376,7 @@ def forward_cached(
       positions: where they stand in their slot. A token at or past the cache's length
         writes nothing: give padding such a position.
       cache: what the slots hold; positions before the new ones must be filled. All of it
-        is attended to as far as positions allow: give a slice to pay for less.
+        is attended to as far as positions allow: give its first parts to pay for less.
     """
     decoder = Decoder(_without_lora(config, weights))
     return decoder.apply(_variables(weights), tokens, positions, cache)

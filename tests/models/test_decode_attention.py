@@ -28,7 +28,8 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
     positions = jnp.array([0, 7, 8, 30, LENGTH])  # the last one is past the cache: idle
     found = decode_attention(query, *cache, positions, tiling)
     scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
-    wanted = attend_cache(query[:, None], *cache, positions[:, None], scoring)[:, 0]
+    one_part = ((part,) for part in cache)
+    wanted = attend_cache(query[:, None], *one_part, positions[:, None], scoring)[:, 0]
     np.testing.assert_allclose(found[:4], wanted[:4], atol=2e-6)
     assert np.all(np.isfinite(found))
 

@@ -69,15 +69,30 @@ def test_slots_of_different_lengths_decode_as_if_alone():
         positions[slot, :length] = np.arange(length)
     cache = init_cache(CONFIG, 2)
     _, cache = forward_cached(CONFIG, weights, tokens[:, :8], positions, cache)
-    for held in (*cache.k, *cache.v):
+    for held in jax.tree.leaves(cache):
         for slot, length in enumerate(lengths):
-            assert np.all(np.asarray(held[slot, length:]) == 0), "padding wrote into the cache"
-            assert np.all(np.any(np.asarray(held[slot, :length]) != 0, axis=(-1, -2)))
+            assert np.all(np.asarray(held[slot, :, length:]) == 0), "padding wrote into the cache"
+            assert np.all(np.any(np.asarray(held[slot, :, :length]) != 0, axis=-1))
     feed = np.array([[tokens[slot, length]] for slot, length in enumerate(lengths)])
     hidden, _ = forward_cached(CONFIG, weights, feed, np.array(lengths, np.int32)[:, None], cache)
     expected = plain(CONFIG, weights, tokens)
     for slot, length in enumerate(lengths):
         np.testing.assert_allclose(hidden[slot, 0], expected[slot, length], atol=1e-5)
+
+
+def test_a_cache_in_parts_gives_what_one_piece_gives():
+    weights, tokens = Weights(sharp_params()), random_tokens(2)
+    expected = plain(CONFIG, weights, tokens)
+    cache = init_cache(CONFIG, 2, cuts=(3, 8))
+    assert [part.shape[2] for part in cache.k[0]] == [3, 5, CACHE - 8]
+    positions = np.broadcast_to(np.arange(6, dtype=np.int32), (2, 6))
+    hidden, first = forward_cached(CONFIG, weights, tokens[:, :6], positions, cache.first(2))
+    np.testing.assert_allclose(hidden, expected[:, :6], atol=1e-5)
+    cache = cache.with_first(first)
+    for index in range(6, LENGTH):
+        feed, place = tokens[:, index : index + 1], np.full((2, 1), index, np.int32)
+        hidden, cache = forward_cached(CONFIG, weights, feed, place, cache)
+        np.testing.assert_allclose(hidden[:, 0], expected[:, index], atol=1e-5)
 
 
 def test_a_rewound_slot_forgets_what_lay_behind():
