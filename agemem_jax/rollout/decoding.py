@@ -1,8 +1,7 @@
 """The device side of the engine: prefill, decode and sampling as pure jitted functions.
 
 Caches and decode states are donated and come back updated in place. Axis order:
-[slot, ...]. What a call attends to is sliced off its cache once: a slice inside of a loop
-would be copied at every step.
+[slot, ...]. A call reads and writes the first parts of the cache and leaves the rest alone.
 """
 
 import functools
@@ -10,10 +9,12 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
+
+_BLOCK = 128  # tokens of the vocabulary that are drawn from together
 
 
 @flax.struct.dataclass
@@ -73,16 +74,48 @@ def _sample(
     scaled = jax.lax.cond(  # sorting the vocabulary costs more than the rest of a step
         jnp.any(restricted), lambda x: _restrict(x, top_ks, top_ps), lambda x: x, scaled
     )
+    highest = jnp.max(scaled, axis=-1, keepdims=True)
+    weights = jnp.exp(scaled - highest)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.generated)
-    drawn = jax.vmap(jax.random.categorical)(keys, scaled)
+    drawn, total = _draw(weights, jax.vmap(jax.random.uniform)(keys))
     tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
-    log_probs = jax.nn.log_softmax(scaled, axis=-1)
-    return tokens, jnp.take_along_axis(log_probs, tokens[:, None], axis=-1)[:, 0]
+    chosen = jnp.take_along_axis(scaled - highest, tokens[:, None], axis=-1)[:, 0]
+    return tokens, chosen - jnp.log(total)
+
+
+def _draw(
+    weights: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """Draws by weight, and sums the weights; no token of weight 0 is ever drawn.
+
+    Inverts the cumulative distribution at one number from [0, 1), first over blocks of
+    tokens and then inside of one: a random number for every token of the vocabulary would
+    cost as much as the layers of a small model.
+    """
+    pad = -weights.shape[-1] % _BLOCK
+    blocks = jnp.pad(weights, ((0, 0), (0, pad))).reshape(len(weights), -1, _BLOCK)
+    masses = jnp.sum(blocks, axis=-1)
+    total = jnp.sum(masses, axis=-1)
+    block, rest = _invert(masses, uniforms * total)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place, _ = _invert(inside, rest)
+    return block * _BLOCK + place, total
+
+
+def _invert(
+    masses: Float[Array, "slot bin"], targets: Float[Array, " slot"]
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """The bin in which the running sum passes a target, and how far into the bin that is."""
+    ends = jnp.cumsum(masses, axis=-1)
+    last = masses.shape[-1] - 1 - jnp.argmax(masses[:, ::-1] > 0, axis=-1)  # by rounding, past it
+    index = jnp.minimum(jnp.sum(ends <= targets[:, None], axis=-1), last)
+    end, mass = (jnp.take_along_axis(x, index[:, None], axis=-1)[:, 0] for x in (ends, masses))
+    return index, targets - (end - mass)
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "attend_length", "chunk", "stop_id"),
+    static_argnames=("config", "parts", "chunk", "stop_id"),
     donate_argnames=("cache", "state"),
 )
 def decode_chunk(
@@ -90,25 +123,36 @@ def decode_chunk(
     weights: decoder.Weights,
     cache: decoder.Cache,
     state: DecodeState,
-    slots: Int[Array, " row"],
+    slots: Int[Array, " row"] | None,
     *,
-    attend_length: int,
+    parts: int,
     chunk: int,
     stop_id: int,
 ):
     """Samples up to `chunk` tokens in every active one of `slots`.
 
-    Rows that pad the batch carry a slot number past the last one.
+    Args:
+      config: of the decoder.
+      weights: of the decoder.
+      cache: of all slots.
+      state: of all slots.
+      slots: which ones run, the others are idle; rows that pad the batch carry a number
+        past the last one. Their caches are copied to and fro. None runs all in place.
+      parts: how many parts of the cache the running slots reach into.
+      chunk: the most tokens.
+      stop_id: the token that ends a response.
 
     Returns:
       The cache, the state, and (tokens, log_probs, count): int32 and float32
       [row, chunk], valid up to `count` [row].
     """
-    rows, length = slots.shape[0], cache.k[0].shape[2]
-    real, held = slots < state.tokens.shape[0], jnp.minimum(slots, state.tokens.shape[0] - 1)
-    whole, cache = cache, jax.tree.map(lambda x: x[held, :, :attend_length], cache)
-    all_states, state = state, jax.tree.map(lambda x: x[held], state)
-    state = state.replace(active=state.active & real)
+    whole, all_states, cache = cache, state, cache.first(parts)
+    length = sum(part.shape[2] for part in whole.k[0])
+    if slots is not None:
+        held = jnp.minimum(slots, state.tokens.shape[0] - 1)
+        cache, state = jax.tree.map(lambda x: x[held], (cache, state))
+        state = state.replace(active=state.active & (slots < all_states.tokens.shape[0]))
+    rows = state.tokens.shape[0]
 
     def keep_going(carry):
         index, _, state, *_ = carry
@@ -138,13 +182,13 @@ def decode_chunk(
         jnp.zeros((rows, chunk), jnp.float32), jnp.zeros((rows,), jnp.int32),
     )  # fmt: skip
     _, cache, state, tokens, log_probs, count = jax.lax.while_loop(keep_going, step, carry)
-    cache = jax.tree.map(
-        lambda x, part: x.at[slots, :, :attend_length].set(part, mode="drop"), whole, cache
-    )
-    return cache, _put(all_states, slots, state), (tokens, log_probs, count)
+    if slots is not None:
+        cache = _put(whole.first(parts), slots, cache)
+        state = _put(all_states, slots, state)
+    return whole.with_first(cache), state, (tokens, log_probs, count)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "attend_length"), donate_argnames=("cache",))
+@functools.partial(jax.jit, static_argnames=("config", "parts"), donate_argnames=("cache",))
 def prefill(
     config: DecoderConfig,
     weights: decoder.Weights,
@@ -154,24 +198,24 @@ def prefill(
     tokens: Int[Array, "row token"],
     positions: Int[Array, "row token"],
     *,
-    attend_length: int,
+    parts: int,
 ) -> decoder.Cache:
     """Copies what `sources` hold into `slots`, the keys and values of `tokens` added.
 
     Rows that pad the batch carry a slot number past the last one, tokens that pad a
     row carry a position past the cache: both are dropped when written.
     """
-    held = jax.tree.map(lambda x: x[jnp.minimum(sources, x.shape[0] - 1), :, :attend_length], cache)
+    first = cache.first(parts)
+    held = jax.tree.map(lambda x: x[jnp.minimum(sources, x.shape[0] - 1)], first)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
-    return jax.tree.map(
-        lambda x, rows: x.at[slots, :, :attend_length].set(rows, mode="drop"), cache, held
-    )
+    return cache.with_first(_put(first, slots, held))
 
 
-@functools.partial(jax.jit, static_argnames=("length",), donate_argnames=("cache",))
-def share_prefix(cache: decoder.Cache, *, length: int) -> decoder.Cache:
-    """Copies the first `length` positions of slot 0 into every slot."""
-    return jax.tree.map(lambda x: x.at[1:, :, :length].set(x[:1, :, :length]), cache)
+@functools.partial(jax.jit, static_argnames=("parts",), donate_argnames=("cache",))
+def share_prefix(cache: decoder.Cache, *, parts: int) -> decoder.Cache:
+    """Copies the first parts of slot 0 into every slot."""
+    first = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), cache.first(parts))
+    return cache.with_first(first)
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))
@@ -180,8 +224,8 @@ def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
     return state.replace(active=state.active.at[slots].set(False, mode="drop"))
 
 
-def _put(state: DecodeState, slots: Int[Array, " row"], rows: DecodeState) -> DecodeState:
-    return jax.tree.map(lambda x, row: x.at[slots].set(row, mode="drop"), state, rows)
+def _put(tree: PyTree, slots: Int[Array, " row"], rows: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, row: x.at[slots].set(row, mode="drop"), tree, rows)
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))

@@ -94,14 +94,14 @@ class Engine:
         if self._cache is None:
             self._cache = decoder.init_cache(
                 self._model, self.config.slots, self.config.max_length,
-                jnp.dtype(self.config.cache_dtype),
+                jnp.dtype(self.config.cache_dtype), self.config.attend_lengths[:-1],
             )  # fmt: skip
         self._held.forget()
         if shared_prefix:
             prefix = np.asarray(shared_prefix, np.int32)
             while self._prefill({0: prefix}):
                 pass
-            self._cache = decoding.share_prefix(self._cache, length=len(prefix))
+            self._cache = decoding.share_prefix(self._cache, parts=self._parts(len(prefix)))
             for slot in range(self.config.slots):
                 self._held.hold(slot, prefix)
 
@@ -155,12 +155,13 @@ class Engine:
         )
         running = sorted(self._running)
         rows = next(size for size in self.config.row_counts if size >= len(running))
-        slots = np.full(rows, self.config.slots, np.int32)
-        slots[: len(running)] = running
+        slots = None
+        if rows < self.config.slots:
+            slots = jnp.asarray(running + [self.config.slots] * (rows - len(running)), jnp.int32)
         self._cache, self._state, output = decoding.decode_chunk(
-            self._model, self._weights, self._cache, self._state, jnp.asarray(slots),
-            attend_length=self._attend_length(longest + self.config.chunk),
-            chunk=self.config.chunk, stop_id=self._stop_id,
+            self._model, self._weights, self._cache, self._state, slots,
+            parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
+            stop_id=self._stop_id,
         )  # fmt: skip
         tokens, log_probs, count = jax.device_get(output)
         if not self.stats.slot_steps:
@@ -168,7 +169,8 @@ class Engine:
         self.stats.slot_steps += int(count.max()) * rows
         self.stats.busy_slot_steps += int(count.sum())
         finished, halted = [], []
-        for row, slot in enumerate(running):
+        for index, slot in enumerate(running):
+            row = slot if slots is None else index
             request = self._running[slot]
             partial_tokens, partial_log_probs = self._partial[slot]
             partial_tokens.extend(tokens[row, : count[row]].tolist())
@@ -278,7 +280,7 @@ class Engine:
         self._cache = decoding.prefill(
             self._model, self._weights, self._cache, jnp.asarray(sources), jnp.asarray(slots),
             jnp.asarray(tokens), jnp.asarray(positions),
-            attend_length=self._attend_length(longest),
+            parts=self._parts(longest),
         )  # fmt: skip
         for _, slot, _, start, context in chosen:
             self._held.hold(slot, context[: start + size])
@@ -312,8 +314,7 @@ class Engine:
                 return bucket
         return self.config.prefill_buckets[-1]
 
-    def _attend_length(self, length: int) -> int:
-        for bucket in self.config.attend_lengths:
-            if length <= bucket:
-                return bucket
-        return self.config.max_length
+    def _parts(self, length: int) -> int:
+        """How many parts of the cache hold the first `length` positions."""
+        ends = self.config.attend_lengths
+        return next((part for part, end in enumerate(ends, 1) if length <= end), len(ends))

@@ -20,7 +20,8 @@ class EngineConfig:
       prefill_calls: prefill calls between two decode chunks, so that long prompts hold
         up nothing that decodes.
       attend_buckets: lengths that attention is computed over, ascending; the last
-        one is `max_length` whatever is listed.
+        one is `max_length` whatever is listed. The cache is cut there. On TPU none are
+        needed: a kernel reads the cache as far as it is filled.
       decode_rows: how many slots a decode chunk may run, ascending, so that few slots cost
         less than all; all of them is always possible.
       chunk: decode steps between two looks of the host.

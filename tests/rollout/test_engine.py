@@ -248,3 +248,28 @@ def test_few_slots_decode_in_fewer_rows_with_the_same_result(model, weights, eng
     assert {s: g.token_ids for s, g in few.items()} == {s: g.token_ids for s, g in plain.items()}
     assert other.stats.busy_slot_steps == engine.stats.busy_slot_steps
     assert other.stats.slot_steps < engine.stats.slot_steps
+
+
+def test_a_cache_in_parts_gives_the_same_result(model, weights, engine_config, engine):
+    config = dataclasses.replace(engine_config, attend_buckets=(32, 64, 256), decode_rows=(2,))
+    other = Engine(config, model, STOP)
+    shared, *rests = prompts(40, 3, 30, 70)
+    asked = [request(s, [*shared, *rest], seed=s) for s, rest in enumerate(rests)]
+    other.load(weights, shared_prefix=shared)
+    plain, cut = run(engine, *asked), run(other, *asked)
+    for slot, generation in plain.items():
+        assert cut[slot].token_ids == generation.token_ids
+        np.testing.assert_allclose(cut[slot].log_probs, generation.log_probs, atol=1e-5)
+
+
+def test_draws_follow_the_weights_and_never_hit_a_zero():
+    rng = np.random.default_rng(0)
+    weights = rng.exponential(size=300) * (rng.random(300) < 0.3)
+    weights[-20:] = 0  # also not when rounding carries the target past the end
+    uniforms = np.concatenate([(np.arange(2**16) + 0.5) / 2**16, [0.0, 1 - 2**-24]])
+    rows = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (len(uniforms), 300))
+    drawn, total = decoding._draw(rows, jnp.asarray(uniforms, jnp.float32))
+    np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
+    assert np.all(weights[np.asarray(drawn)] > 0)
+    counts = np.bincount(drawn, minlength=300) / len(uniforms)
+    np.testing.assert_allclose(counts, weights / weights.sum(), atol=2 / 2**16)
