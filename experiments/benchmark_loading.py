@@ -28,6 +28,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.hf_names import stored_parameters
 from agemem_jax.models.registry import BACKBONES
 from experiments import cli
+from experiments.benchmarks.peers.peak_memory import peak_memory
 
 _BACKBONE = flags.DEFINE_string("backbone", "qwen2.5-1.5b-instruct", "Whose shape to take.")
 _SHARDS = flags.DEFINE_integer("shards", 4, "Files to write.", 1)
@@ -90,19 +91,12 @@ def load(folder: str) -> tuple[float, int]:
     """Seconds for loading onto the default device, and the bytes it added at its peak."""
     jax.block_until_ready(jax.numpy.zeros(1))  # start the backend
     importlib.import_module("transformers.models.auto.configuration_auto")  # takes a second
-    before = _peak_memory()
+    before = peak_memory()
     begun = time.perf_counter()
     config = hf_config.read_config(folder)
     params = hf_import.read_params(folder, config, dtype=ml_dtypes.bfloat16)
     jax.block_until_ready(params)
-    return time.perf_counter() - begun, _peak_memory() - before
-
-
-def _peak_memory() -> int:
-    # Not `ru_maxrss`, which a process inherits from the one that started it.
-    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+    return time.perf_counter() - begun, peak_memory() - before
 
 
 def _alone(function, *arguments):

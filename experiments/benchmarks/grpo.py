@@ -7,7 +7,6 @@ K = 8 rollouts of 2 prompts. In between turns an observation of random tokens is
 import dataclasses
 import json
 import multiprocessing
-import resource
 import time
 from concurrent import futures
 
@@ -25,6 +24,7 @@ from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
 from experiments.benchmarks import shapes
 from experiments.benchmarks.options import Options
+from experiments.benchmarks.peers.peak_memory import peak_memory
 from experiments.benchmarks.timing import Case, Timing, run_peer
 
 _NEVER = -1  # a stop token that is never sampled
@@ -139,7 +139,7 @@ def measure_step(shape: Shape, repeats: int) -> dict[str, list[float]]:
     step = Step(shape)
     step(0)
     measured = [step(seed) for seed in range(1, repeats + 1)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     return {name: [each[name] for each in measured] for name in measured[0]} | {"peak": [peak]}
 
 

@@ -15,6 +15,10 @@ import jax
 import jax.numpy as jnp
 
 _LESS_IS_MORE = ("s", "ms", "GiB", "tokens")
+# Spares torch a tenth of its time: memory that it frees is kept for its next tensors.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36), "MALLOC_ARENA_MAX": "1",
+}  # fmt: skip
 PEERS = pathlib.Path(__file__).parent / "peers"
 
 
@@ -166,7 +170,7 @@ def run_peer(
         )
     result = subprocess.run(
         [str(python), str(PEERS / script), *arguments],
-        capture_output=True, text=True, check=False, timeout=timeout,
+        env=os.environ | ALLOCATOR, capture_output=True, text=True, check=False, timeout=timeout,
     )  # fmt: skip
     if result.returncode:
         raise RuntimeError(f"{script} failed: {result.stderr[-2000:]}")

@@ -9,7 +9,6 @@ observation's number of tokens.
 
 import json
 import os
-import resource
 import sys
 import time
 
@@ -25,6 +24,7 @@ import random  # noqa: E402
 import torch  # noqa: E402
 import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from peak_memory import peak_memory  # noqa: E402
 from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
 from trl.trainer import grpo_trainer  # noqa: E402
 
@@ -80,7 +80,7 @@ def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
         processing_class=tokenizer, callbacks=[Clock()], **extra,
     )  # fmt: skip
     trainer.train()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     print(json.dumps({name: each[1:] for name, each in seconds.items()} | {"peak": [peak]}))
 
 

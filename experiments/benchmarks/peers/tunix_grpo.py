@@ -8,7 +8,6 @@ several the agentic one with an environment that answers random tokens.
 
 import json
 import os
-import resource
 import sys
 import time
 
@@ -19,6 +18,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from flax import nnx  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
+from peak_memory import peak_memory  # noqa: E402
 from tunix.models.llama3 import model as llama  # noqa: E402
 from tunix.rl import rl_cluster  # noqa: E402
 from tunix.rl.agentic import agentic_grpo_learner, agentic_rl_learner  # noqa: E402
@@ -104,7 +104,7 @@ def main(directory: str, shape: dict, repeats: int) -> None:
     run = several_turns if many else one_turn
     with mesh:
         seconds = run(cluster, data, shape, config.vocab_size)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory() / 2**30
     result = {name: each[1:] for name, each in seconds.items()} | {"peak": [peak]}
     print(json.dumps(result), flush=True)
     os._exit(0)  # the agentic learner leaves threads behind
