@@ -1,7 +1,7 @@
 """Grouped-query attention as functions of arrays.
 
-Caches are attended with a mask; packed rows along the paths of a forest, in blocks of
-queries, behind a prefix that all rows may share. Axis order: [batch, token, head, head_dim]
+Caches are attended with a mask; packed rows along the paths of a forest, behind a prefix
+that all rows may share. Axis order: [batch, token, head, head_dim]
 for queries, [batch, kv_head, length, head_dim] for keys and values, as products want them.
 """
 
@@ -14,10 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from agemem_jax.models.kernels.decode_attention import decode_attention
-from agemem_jax.models.kernels.forest_attention import Tiling, forest_attention
+from agemem_jax.models.kernels.forest import MASKED, Tiling
+from agemem_jax.models.kernels.forest_attention import forest_attention
 
-BLOCK = 128  # queries per block of packed attention
-_MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
+# Queries and keys per block of packed attention: small ones follow the forest closely, and a
+# TPU wants to fill its matrix unit.
+_BLOCK = 64
+_KERNEL_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +41,7 @@ class Scoring:
 
     def tiling(self, queries: int, keys: int) -> Tiling:
         """The settings of a kernel with blocks of these sizes."""
-        interpret = self.implementation == "pallas_interpreted"
-        return Tiling(self.scale, self.softcap, self.window, queries, keys, interpret)
+        return Tiling(self.scale, self.softcap, self.window, queries, keys, self.implementation)
 
 
 def choose_implementation(configured: str) -> str:
@@ -88,10 +90,7 @@ def attend_cache(
 
 
 def _attend_parts(query, parts, scoring: Scoring):
-    """Attention over several (keys, values, mask), as if they stood one after another.
-
-    Keys and values without a batch axis are shared by the whole batch and not copied.
-    """
+    """Attention over several (keys, values, mask), as if they stood one after another."""
     batch, tokens, heads, dim = query.shape
     kv_heads = parts[0][0].shape[-3]
     rows = query.reshape(batch, tokens, kv_heads, heads // kv_heads, dim)
@@ -99,33 +98,29 @@ def _attend_parts(query, parts, scoring: Scoring):
     split, rows = rows.shape, rows.reshape(batch, kv_heads, -1, dim)
     scores = []
     for keys, _, mask in parts:
-        score = _product(rows, keys, 3, -1, preferred_element_type=jnp.float32)
+        score = _product(rows, keys, 3, 3, preferred_element_type=jnp.float32)
         score = scoring.scale * score.reshape(*split[:-1], -1)
         if scoring.softcap:
             score = scoring.softcap * jnp.tanh(score / scoring.softcap)
-        scores.append(jnp.where(mask[:, None, None], score, _MASKED))
+        scores.append(jnp.where(mask[:, None, None], score, MASKED))
     probabilities = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
     probabilities = probabilities.reshape(*rows.shape[:-1], -1)
     mixed, start = 0.0, 0
     for keys, values, _ in parts:
         length = keys.shape[-2]
         share = probabilities[..., start : start + length].astype(values.dtype)
-        mixed, start = mixed + _product(share, values, 3, -2), start + length
+        mixed, start = mixed + _product(share, values, 3, 2), start + length
     return jnp.moveaxis(mixed.reshape(split), 3, 1).reshape(batch, tokens, heads, dim)
 
 
 def _product(rows, held, rows_axis: int, held_axis: int, **options):
-    """Products of [batch, kv_head, row, x] with what is held by kv_head, or batch and kv_head.
+    """Products of [batch, kv_head, row, x] with what is held, along one axis of each.
 
     Not an einsum, which may choose the other order of its operands: XLA's CPU backend
     computes the values' product five times as slow then.
     """
-    held_axis += held.ndim
-    if held.ndim == 4:
-        sides = (((rows_axis,), (held_axis,)), ((0, 1), (0, 1)))
-        return jax.lax.dot_general(rows, held, sides, **options)
-    sides = (((rows_axis,), (held_axis,)), ((1,), (0,)))
-    return jnp.moveaxis(jax.lax.dot_general(rows, held, sides, **options), 0, 1)
+    sides = (((rows_axis,), (held_axis,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(rows, held, sides, **options)
 
 
 @flax.struct.dataclass
@@ -145,30 +140,7 @@ class Packing:
 
 
 def attend_packed(query, keys, values, positions, packing: Packing, prefix, scoring: Scoring):
-    """Attention of every token to the path that leads to it, in blocks of queries.
-
-    A block looks at no key behind its last query, which halves the work of a row.
-    """
-    if scoring.implementation != "plain":
-        return _attend_by_kernel(query, keys, values, positions, packing, prefix, scoring)
-    mixed, window = [], scoring.window
-    for start in range(0, query.shape[1], BLOCK):
-        end = min(start + BLOCK, query.shape[1])
-        places = jnp.arange(start, end)[:, None]
-        mask = jnp.arange(end) <= places
-        mask = mask & (places < packing.visible_to[:, None, :end])
-        if window:
-            mask &= positions[:, start:end, None] - positions[:, None, :end] < window
-        parts = [(keys[:, :, :end], values[:, :, :end], mask)]
-        if prefix is not None:
-            seen = cache_mask(positions[:, start:end], prefix[0].shape[2], window)
-            seen &= packing.uses_prefix[:, start:end, None]
-            parts.insert(0, (prefix[0][0], prefix[1][0], seen))
-        mixed.append(_attend_parts(query[:, start:end], parts, scoring))
-    return jnp.concatenate(mixed, axis=1)
-
-
-def _attend_by_kernel(query, keys, values, positions, packing: Packing, prefix, scoring: Scoring):
+    """Attention of every token to the path that leads to it."""
     uses_prefix = packing.uses_prefix
     if prefix is None:
         uses_prefix = jnp.zeros_like(uses_prefix)
@@ -178,8 +150,9 @@ def _attend_by_kernel(query, keys, values, positions, packing: Packing, prefix, 
             jnp.concatenate([before.astype(own.dtype), own], axis=2)
             for before, own in zip(shared, (keys, values), strict=True)
         )
+    block = _BLOCK if scoring.implementation == "plain" else _KERNEL_BLOCK
     mixed = forest_attention(
         query.swapaxes(1, 2), keys, values, positions, packing.visible_to, uses_prefix,
-        scoring.tiling(BLOCK, BLOCK),
+        scoring.tiling(block, block),
     )  # fmt: skip
     return mixed.swapaxes(1, 2)

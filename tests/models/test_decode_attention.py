@@ -9,10 +9,10 @@ import pytest
 
 from agemem_jax.models.attention import Scoring, attend_cache
 from agemem_jax.models.kernels.decode_attention import decode_attention
-from agemem_jax.models.kernels.forest_attention import Tiling
+from agemem_jax.models.kernels.forest import Tiling
 
 SLOTS, HEADS, KV_HEADS, LENGTH, DIM = 5, 6, 2, 32, 8
-TILING = Tiling(scale=0.4, keys=8, interpret=True)
+TILING = Tiling(scale=0.4, keys=8, implementation="pallas_interpreted")
 
 
 @pytest.mark.parametrize("cache_dtype", [jnp.float32, jnp.bfloat16])

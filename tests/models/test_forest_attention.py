@@ -1,4 +1,4 @@
-"""The TPU kernel, interpreted, against the plain functions of `attention.py`."""
+"""Attention in blocks, by XLA and by the interpreted TPU kernel, against whole masked squares."""
 
 import dataclasses
 
@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import attention
-from agemem_jax.models.attention import Packing, Scoring
-from agemem_jax.models.kernels import forest_attention as kernel
-from agemem_jax.models.kernels.forest_attention import Tiling, forest_attention
+from agemem_jax.models.attention import Packing
+from agemem_jax.models.kernels.forest import Tiling, needed
+from agemem_jax.models.kernels.forest_attention import forest_attention
 
 ROWS, HEADS, KV_HEADS, TOKENS, DIM, PREFIX = 2, 4, 2, 21, 8, 5
-TILING = Tiling(scale=0.5, queries=8, keys=8, interpret=True)
+TILING = Tiling(scale=0.5, queries=8, keys=8)
 # Two trees: 3 shared tokens with branches of 5 and 4, and 7 tokens alone; 2 of padding.
 VISIBLE = [12] * 3 + [8] * 5 + [12] * 4 + [19] * 7 + [0] * 2
 PLACES = [0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 0]
@@ -41,13 +40,28 @@ def make(prefix: int, seed: int = 0):
     )
 
 
-def plain(query, own, shared, packing, positions, tiling):
-    scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
-    prefix = shared if shared[0].shape[2] else None
-    return attention.attend_packed(query, *own, positions, packing, prefix, scoring)
+def squares(query, own, shared, packing, positions, tiling):
+    """Every query against every key, by the definition."""
+    prefix, order = shared[0].shape[2], jnp.arange(TOKENS)
+    keys, values = (
+        jnp.concatenate([jnp.repeat(s, ROWS, 0), o], 2).repeat(HEADS // KV_HEADS, 1)
+        for s, o in zip(shared, own, strict=True)
+    )
+    score = jnp.einsum("rthd,rhld->rhtl", query, keys) * tiling.scale
+    if tiling.softcap:
+        score = tiling.softcap * jnp.tanh(score / tiling.softcap)
+    seen = (order <= order[:, None]) & (order[:, None] < packing.visible_to[:, None])
+    of_prefix = jnp.repeat(packing.uses_prefix[:, :, None], prefix, 2)
+    seen = jnp.concatenate([of_prefix, seen], 2)
+    if tiling.window:
+        places = jnp.broadcast_to(jnp.arange(prefix), (ROWS, prefix))
+        places = jnp.concatenate([places, positions], 1)
+        seen &= positions[:, :, None] - places[:, None] < tiling.window
+    share = jax.nn.softmax(jnp.where(seen[:, None], score, -1e30), axis=-1)
+    return jnp.einsum("rhtl,rhld->rthd", share, values)
 
 
-def by_kernel(query, own, shared, packing, positions, tiling):
+def in_blocks(query, own, shared, packing, positions, tiling):
     keys, values = (
         jnp.concatenate([jnp.broadcast_to(s, (ROWS, *s.shape[1:])), o], axis=2)
         for s, o in zip(shared, own, strict=True)
@@ -63,8 +77,9 @@ def by_kernel(query, own, shared, packing, positions, tiling):
 @pytest.mark.parametrize(
     "change", [{}, {"softcap": 1.5}, {"window": 4}], ids=["plain", "softcap", "window"]
 )
-def test_values_and_gradients_equal_those_of_plain_attention(prefix, change):
-    tiling = dataclasses.replace(TILING, **change)
+@pytest.mark.parametrize("implementation", ["plain", "pallas_interpreted"])
+def test_values_and_gradients_equal_those_of_whole_squares(prefix, change, implementation):
+    tiling = dataclasses.replace(TILING, implementation=implementation, **change)
     query, own, shared, packing, positions = make(prefix)
     # Padding counts for nothing: what it attends to is not defined.
     weight = jax.random.normal(jax.random.key(9), (ROWS, TOKENS, HEADS, DIM))
@@ -77,8 +92,8 @@ def test_values_and_gradients_equal_those_of_plain_attention(prefix, change):
 
         return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
 
-    (_, wanted), wanted_grads = loss(plain)(query, own, shared)
-    (_, found), found_grads = loss(by_kernel)(query, own, shared)
+    (_, wanted), wanted_grads = loss(squares)(query, own, shared)
+    (_, found), found_grads = loss(in_blocks)(query, own, shared)
     real = np.asarray(packing.visible_to > 0)
     np.testing.assert_allclose(np.asarray(found)[real], np.asarray(wanted)[real], atol=2e-6)
     for ours, theirs in zip(
@@ -93,8 +108,8 @@ def test_blocks_that_no_query_sees_are_skipped():
     order = np.arange(32)
     q_info = np.stack([np.zeros(32), order, order, order % 16], -1)[None].astype(np.int32)
     k_info = np.stack([visible_to[0], order % 16])[None].astype(np.int32)
-    needed = np.asarray(kernel._needed(TILING, jnp.asarray(q_info), jnp.asarray(k_info)))[0]
+    found = np.asarray(needed(TILING, jnp.asarray(q_info), jnp.asarray(k_info)))[0]
     expected = np.zeros((4, 4), int)
     expected[0, 0] = expected[1, :2] = 1
     expected[2, 2] = expected[3, 2:] = 1
-    np.testing.assert_array_equal(needed, expected)
+    np.testing.assert_array_equal(found, expected)

@@ -14,9 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.kernels.forest_attention import Tiling
-
-_MASKED = -1e30
+from agemem_jax.models.kernels.forest import MASKED, Tiling
 
 
 def decode_attention(
@@ -92,7 +90,7 @@ def _kernel(last, query, keys, values, mixed, top, total, sum_, *, tiling: Tilin
 
     @pl.when(block == 0)
     def _():
-        top[...] = jnp.full_like(top, _MASKED)
+        top[...] = jnp.full_like(top, MASKED)
         total[...] = jnp.zeros_like(total)
         sum_[...] = jnp.zeros_like(sum_)
 
@@ -114,7 +112,7 @@ def _kernel(last, query, keys, values, mixed, top, total, sum_, *, tiling: Tilin
         mask = index <= position
         if tiling.window:
             mask &= position - index < tiling.window
-        score = jnp.where(mask, score, _MASKED)
+        score = jnp.where(mask, score, MASKED)
         highest = jnp.maximum(top[...], jnp.max(score, axis=1, keepdims=True))
         share = jnp.where(mask, jnp.exp(score - highest), 0.0)
         shrink = jnp.exp(top[...] - highest)

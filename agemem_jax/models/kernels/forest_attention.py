@@ -1,42 +1,18 @@
-"""Attention of packed rows on TPU, in blocks that never leave the chip's fast memory.
+"""Attention of packed rows: every token to the path that leads to it, in blocks.
 
-The same function as `attention.attend_packed`: a token attends to the path that leads to
-it (`visible_to`), behind a prefix that rows may share. Softmax runs over blocks of keys as
-they come; blocks that no query of a block can see are skipped, so the work follows the
-forest, not the square of the row. The backward pass computes scores again from the saved
-log-sum-exp.
+A token attends to its path (`visible_to`), behind a prefix that rows may share. Softmax
+runs over blocks of keys as they come; blocks that no query of a block can see are skipped,
+so the work follows the forest, not the square of the row. The backward pass computes
+scores again from the saved log-sum-exp, so that no [token, token] array is ever held.
 
 Axis order: [row, head, token, head_dim].
 """
 
-import dataclasses
-import functools
-
-import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-_MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiling:
-    """Static settings of the kernels.
-
-    Attributes:
-      scale, softcap, window: see `attention.Scoring`.
-      queries, keys: tokens of a block.
-      interpret: run as plain JAX, for tests without a TPU.
-    """
-
-    scale: float
-    softcap: float = 0.0
-    window: int = 0
-    queries: int = 128
-    keys: int = 128
-    interpret: bool = False
+from agemem_jax.models.kernels import forest_blocks, forest_pallas
+from agemem_jax.models.kernels.forest import Tiling
 
 
 def forest_attention(
@@ -55,269 +31,28 @@ def forest_attention(
       keys, values: `length` is that of the prefix (0 is none) plus that of the row.
       positions: of the row's tokens, the prefix counted where it is used.
       visible_to: index behind the last token of the row that attends to this one.
-      uses_prefix: which tokens stand behind the prefix.
+      uses_prefix: whether a token also attends to the prefix.
       tiling: static settings.
     """
-    tokens, length = query.shape[2], keys.shape[2]
+    rows, _, tokens, _ = query.shape
+    length = keys.shape[2]
     prefix = length - tokens
     pad_q, pad_k = -tokens % tiling.queries, -length % tiling.keys
-    rows = query.shape[0]
 
     def pad(x, amount):
         return jnp.pad(x, ((0, 0), (0, 0), (0, amount), (0, 0)))
 
-    # One number per key says up to which query it is seen, one per query from which key on
-    # it sees, and one which keys are not in its future; all in indices of the row.
     order = jnp.broadcast_to(jnp.arange(tokens), (rows, tokens))
     first_key = jnp.where(uses_prefix, 0, prefix)
-    last_key = order + prefix
     of_prefix = jnp.broadcast_to(jnp.arange(prefix), (rows, prefix))
     seen_until = jnp.concatenate([jnp.full((rows, prefix), tokens), visible_to], axis=1)
     key_positions = jnp.concatenate([of_prefix, positions], axis=1)
-    q_info = jnp.stack([first_key, last_key, order, positions], axis=-1).astype(jnp.int32)
+    q_info = jnp.stack([first_key, order + prefix, order, positions], axis=-1).astype(jnp.int32)
     k_info = jnp.stack([seen_until, key_positions], axis=1).astype(jnp.int32)
     # Padding queries see nothing (their last key lies before the first), and padding keys
     # are seen by none.
     q_info = jnp.pad(q_info, ((0, 0), (0, pad_q), (0, 0)), constant_values=-1)
     k_info = jnp.pad(k_info, ((0, 0), (0, 0), (0, pad_k)), constant_values=-1)
-    mixed = _attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
+    attend = forest_blocks.attend if tiling.implementation == "plain" else forest_pallas.attend
+    mixed = attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
     return mixed[:, :, :tokens]
-
-
-def _mask(tiling: Tiling, q_info, k_info, key_start):
-    """[query, key] of one block; `q_info` is [query, 4] and `k_info` [2, key]."""
-    first, last, order, position = (q_info[:, i : i + 1] for i in range(4))
-    seen_until, key_position = k_info[0:1], k_info[1:2]
-    index = key_start + jax.lax.broadcasted_iota(jnp.int32, (q_info.shape[0], k_info.shape[1]), 1)
-    mask = (index >= first) & (index <= last) & (order < seen_until)
-    if tiling.window:
-        mask &= position - key_position < tiling.window
-    return mask
-
-
-def _needed(tiling: Tiling, q_info, k_info) -> Int[Array, "row q_block k_block"]:
-    """Which blocks of keys hold anything for which blocks of queries."""
-    rows = q_info.shape[0]
-    q = q_info.reshape(rows, -1, tiling.queries, 4)
-    k = k_info.reshape(rows, 2, -1, tiling.keys)
-    starts = jnp.arange(k.shape[2]) * tiling.keys
-    ends = starts + tiling.keys
-    before = starts[None, None] <= q[..., 1].max(axis=2)[:, :, None]
-    behind = (
-        ends[None, None]
-        > jnp.where(q[..., 1] < 0, jnp.iinfo(jnp.int32).max, q[..., 0]).min(axis=2)[:, :, None]
-    )
-    orders = jnp.where(q[..., 1] < 0, jnp.iinfo(jnp.int32).max, q[..., 2]).min(axis=2)
-    alive = k[:, 0].max(axis=2)[:, None] > orders[:, :, None]
-    return (before & behind & alive).astype(jnp.int32)
-
-
-def _scores(tiling: Tiling, query, keys, mask):
-    """Masked scores in float32, and the softcap's tanh where there is one."""
-    score = jax.lax.dot_general(
-        query, keys, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    score *= tiling.scale
-    bent = None
-    if tiling.softcap:
-        bent = jnp.tanh(score / tiling.softcap)
-        score = tiling.softcap * bent
-    return jnp.where(mask, score, _MASKED), bent
-
-
-def _forward_kernel(
-    needed, query, keys, values, q_info, k_info, mixed, log_sum, top, total, sum_, *, tiling
-):
-    row, q_block, k_block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-
-    @pl.when(k_block == 0)
-    def _():
-        top[...] = jnp.full_like(top, _MASKED)
-        total[...] = jnp.zeros_like(total)
-        sum_[...] = jnp.zeros_like(sum_)
-
-    @pl.when(needed[row, q_block, k_block] > 0)
-    def _():
-        mask = _mask(tiling, q_info[0], k_info[0], k_block * tiling.keys)
-        score, _ = _scores(tiling, query[0, 0], keys[0, 0], mask)
-        highest = jnp.maximum(top[...], jnp.max(score, axis=1, keepdims=True))
-        share = jnp.where(mask, jnp.exp(score - highest), 0.0)
-        shrink = jnp.exp(top[...] - highest)
-        total[...] = shrink * total[...] + jnp.sum(share, axis=1, keepdims=True)
-        sum_[...] = shrink * sum_[...] + jax.lax.dot_general(
-            share.astype(values.dtype), values[0, 0], (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-        top[...] = highest
-
-    @pl.when(k_block == pl.num_programs(3) - 1)
-    def _():
-        safe = jnp.where(total[...] > 0, total[...], 1.0)
-        mixed[0, 0] = (sum_[...] / safe).astype(mixed.dtype)
-        log_sum[0, 0] = jnp.where(total[...] > 0, top[...] + jnp.log(safe), 0.0)
-
-
-def _backward_block(tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad):
-    """Shares of one block, and the gradient of its scores before scaling."""
-    mask = _mask(tiling, q_info[0], k_info[0], k_block * tiling.keys)
-    score, bent = _scores(tiling, query[0, 0], keys[0, 0], mask)
-    share = jnp.where(mask, jnp.exp(score - log_sum[0, 0]), 0.0)
-    wanted = jax.lax.dot_general(
-        grad[0, 0], values[0, 0], (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    slope = share * (wanted - delta[0, 0])
-    if bent is not None:
-        slope *= 1.0 - bent * bent
-    return share, slope * tiling.scale
-
-
-def _query_grad_kernel(
-    needed, query, keys, values, q_info, k_info, log_sum, delta, grad, out, sum_, *, tiling
-):
-    row, q_block, k_block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-
-    @pl.when(k_block == 0)
-    def _():
-        sum_[...] = jnp.zeros_like(sum_)
-
-    @pl.when(needed[row, q_block, k_block] > 0)
-    def _():
-        _, slope = _backward_block(
-            tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad
-        )
-        sum_[...] += jax.lax.dot_general(
-            slope.astype(keys.dtype), keys[0, 0], (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-
-    @pl.when(k_block == pl.num_programs(3) - 1)
-    def _():
-        out[0, 0] = sum_[...].astype(out.dtype)
-
-
-def _key_grad_kernel(
-    needed, query, keys, values, q_info, k_info, log_sum, delta, grad,
-    keys_out, values_out, keys_sum, values_sum, *, tiling, group,
-):  # fmt: skip
-    # The last axis of the grid runs over the query heads of a group, and their blocks.
-    row, k_block, inner = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    q_block = jax.lax.div(inner, group)
-
-    @pl.when(inner == 0)
-    def _():
-        keys_sum[...] = jnp.zeros_like(keys_sum)
-        values_sum[...] = jnp.zeros_like(values_sum)
-
-    @pl.when(needed[row, q_block, k_block] > 0)
-    def _():
-        share, slope = _backward_block(
-            tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad
-        )
-        over_queries = (((0,), (0,)), ((), ()))
-        keys_sum[...] += jax.lax.dot_general(
-            slope.astype(query.dtype), query[0, 0], over_queries,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-        values_sum[...] += jax.lax.dot_general(
-            share.astype(grad.dtype), grad[0, 0], over_queries,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-
-    @pl.when(inner == pl.num_programs(3) - 1)
-    def _():
-        keys_out[0, 0] = keys_sum[...].astype(keys_out.dtype)
-        values_out[0, 0] = values_sum[...].astype(values_out.dtype)
-
-
-def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operands):
-    return pl.pallas_call(
-        kernel,
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
-            grid=grid,
-            in_specs=in_specs,
-            out_specs=out_specs,
-            scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
-        ),
-        out_shape=out_shape,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")
-        ),
-        interpret=tiling.interpret,
-    )(*operands)
-
-
-def _specs(tiling: Tiling, dim: int, group: int, place):
-    """Block specifications; `place(*grid indices)` gives (row, head, q_block, k_block)."""
-
-    def at(shape, pick):
-        return pl.BlockSpec(shape, lambda *grid: pick(*place(*grid[:4])))
-
-    bq, bk = tiling.queries, tiling.keys
-    return {
-        "query": at((1, 1, bq, dim), lambda row, head, q, k: (row, head, q, 0)),
-        "key": at((1, 1, bk, dim), lambda row, head, q, k: (row, jax.lax.div(head, group), k, 0)),
-        "q_info": at((1, bq, 4), lambda row, head, q, k: (row, q, 0)),
-        "k_info": at((1, 2, bk), lambda row, head, q, k: (row, 0, k)),
-        "column": at((1, 1, bq, 1), lambda row, head, q, k: (row, head, q, 0)),
-    }
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(tiling, query, keys, values, q_info, k_info):
-    return _attend_forward(tiling, query, keys, values, q_info, k_info)[0]
-
-
-def _attend_forward(tiling, query, keys, values, q_info, k_info):
-    rows, heads, tokens, dim = query.shape
-    group = heads // keys.shape[1]
-    spec = _specs(tiling, dim, group, lambda row, head, q, k: (row, head, q, k))
-    grid = (rows, heads, tokens // tiling.queries, keys.shape[2] // tiling.keys)
-    needed = _needed(tiling, q_info, k_info)
-    column = jax.ShapeDtypeStruct((rows, heads, tokens, 1), jnp.float32)
-    mixed, log_sum = _call(
-        functools.partial(_forward_kernel, tiling=tiling), tiling, grid,
-        [spec["query"], spec["key"], spec["key"], spec["q_info"], spec["k_info"]],
-        [spec["query"], spec["column"]],
-        [jax.ShapeDtypeStruct(query.shape, query.dtype), column],
-        [(tiling.queries, 1), (tiling.queries, 1), (tiling.queries, dim)],
-        (needed, query, keys, values, q_info, k_info),
-    )  # fmt: skip
-    return mixed, (query, keys, values, q_info, k_info, mixed, log_sum)
-
-
-def _attend_backward(tiling, saved, grad):
-    query, keys, values, q_info, k_info, mixed, log_sum = saved
-    rows, heads, tokens, dim = query.shape
-    kv_heads = keys.shape[1]
-    group = heads // kv_heads
-    q_blocks, k_blocks = tokens // tiling.queries, keys.shape[2] // tiling.keys
-    needed = _needed(tiling, q_info, k_info)
-    product = grad.astype(jnp.float32) * mixed.astype(jnp.float32)
-    delta = jnp.sum(product, axis=-1, keepdims=True)
-    names = ("query", "key", "key", "q_info", "k_info", "column", "column", "query")
-    operands = (needed, query, keys, values, q_info, k_info, log_sum, delta, grad)
-
-    spec = _specs(tiling, dim, group, lambda row, head, q, k: (row, head, q, k))
-    query_grad = _call(
-        functools.partial(_query_grad_kernel, tiling=tiling), tiling,
-        (rows, heads, q_blocks, k_blocks), [spec[name] for name in names], spec["query"],
-        jax.ShapeDtypeStruct(query.shape, query.dtype), [(tiling.queries, dim)], operands,
-    )  # fmt: skip
-
-    def place(row, kv_head, k, inner):
-        # Not // and %: rounding towards minus infinity asks for the chip that runs the host.
-        return row, kv_head * group + jax.lax.rem(inner, group), jax.lax.div(inner, group), k
-
-    spec = _specs(tiling, dim, group, place)
-    keys_grad, values_grad = _call(
-        functools.partial(_key_grad_kernel, tiling=tiling, group=group), tiling,
-        (rows, kv_heads, k_blocks, group * q_blocks), [spec[name] for name in names],
-        [spec["key"], spec["key"]],
-        [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (keys, values)],
-        [(tiling.keys, dim), (tiling.keys, dim)], operands,
-    )  # fmt: skip
-    return query_grad, keys_grad, values_grad, None, None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
