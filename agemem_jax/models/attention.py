@@ -19,8 +19,8 @@ from agemem_jax.models.kernels.forest_attention import forest_attention
 
 # Queries and keys per block of packed attention: small ones follow the forest closely, and a
 # TPU wants to fill its matrix unit.
-_BLOCK = 64
-_KERNEL_BLOCK = 128
+BLOCK = 64
+KERNEL_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
             jnp.concatenate([before.astype(own.dtype), own], axis=2)
             for before, own in zip(shared, (keys, values), strict=True)
         )
-    block = _BLOCK if scoring.implementation == "plain" else _KERNEL_BLOCK
+    block = BLOCK if scoring.implementation == "plain" else KERNEL_BLOCK
     mixed = forest_attention(
         query.swapaxes(1, 2), keys, values, positions, packing.visible_to, uses_prefix,
         scoring.tiling(block, block),
