@@ -62,7 +62,7 @@ def cache_mask(
 
 def attend_cache(
     query: Float[Array, "batch token head head_dim"],
-    keys: Sequence[Float[Array, "batch kv_head length head_dim"]],
+    keys: Sequence[Float[Array, "batch kv_head head_dim length"]],
     values: Sequence[Float[Array, "batch kv_head length head_dim"]],
     positions: Int[Array, "batch token"],
     scoring: Scoring,
@@ -75,7 +75,7 @@ def attend_cache(
       positions: where the tokens stand.
       scoring: how. A kernel runs where the cache is one part that divides into its blocks.
     """
-    length = keys[0].shape[2]
+    length = keys[0].shape[3]
     block = next((size for size in (512, 256, 128) if length % size == 0), 0)
     kernel = scoring.implementation != "plain" and len(keys) == 1 and block
     if kernel and query.shape[1] == 1:
@@ -83,9 +83,9 @@ def attend_cache(
         return decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)[:, None]
     parts, start = [], 0
     for key, value in zip(keys, values, strict=True):
-        mask = cache_mask(positions - start, key.shape[2], scoring.window)
+        mask = cache_mask(positions - start, key.shape[3], scoring.window)
         parts.append((key.astype(query.dtype), value.astype(query.dtype), mask))
-        start += key.shape[2]
+        start += key.shape[3]
     return _attend_parts(query, parts, scoring)
 
 
@@ -98,7 +98,7 @@ def _attend_parts(query, parts, scoring: Scoring):
     split, rows = rows.shape, rows.reshape(batch, kv_heads, -1, dim)
     scores = []
     for keys, _, mask in parts:
-        score = _product(rows, keys, 3, 3, preferred_element_type=jnp.float32)
+        score = _product(rows, keys, preferred_element_type=jnp.float32)
         score = scoring.scale * score.reshape(*split[:-1], -1)
         if scoring.softcap:
             score = scoring.softcap * jnp.tanh(score / scoring.softcap)
@@ -107,20 +107,20 @@ def _attend_parts(query, parts, scoring: Scoring):
     probabilities = probabilities.reshape(*rows.shape[:-1], -1)
     mixed, start = 0.0, 0
     for keys, values, _ in parts:
-        length = keys.shape[-2]
+        length = keys.shape[-1]
         share = probabilities[..., start : start + length].astype(values.dtype)
-        mixed, start = mixed + _product(share, values, 3, 2), start + length
+        mixed, start = mixed + _product(share, values), start + length
     return jnp.moveaxis(mixed.reshape(split), 3, 1).reshape(batch, tokens, heads, dim)
 
 
-def _product(rows, held, rows_axis: int, held_axis: int, **options):
-    """Products of [batch, kv_head, row, x] with what is held, along one axis of each.
+def _product(left, right, **options):
+    """[batch, kv_head, x, y] times [batch, kv_head, y, z].
 
     Not an einsum, which may choose the other order of its operands: XLA's CPU backend
     computes the values' product five times as slow then.
     """
-    sides = (((rows_axis,), (held_axis,)), ((0, 1), (0, 1)))
-    return jax.lax.dot_general(rows, held, sides, **options)
+    sides = (((3,), (2,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(left, right, sides, **options)
 
 
 @flax.struct.dataclass
@@ -145,7 +145,11 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
     if prefix is None:
         uses_prefix = jnp.zeros_like(uses_prefix)
     else:
-        shared = (jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:])) for x in prefix)
+        before_keys, before_values = prefix
+        shared = (
+            jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:]))
+            for x in (before_keys.swapaxes(2, 3), before_values)
+        )
         keys, values = (
             jnp.concatenate([before.astype(own.dtype), own], axis=2)
             for before, own in zip(shared, (keys, values), strict=True)

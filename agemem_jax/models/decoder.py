@@ -46,13 +46,13 @@ class Weights:
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values by layer and by part, each [slot, kv_head, length, head_dim].
+    """Keys and values by layer and by part, in the order that their products read fastest.
 
     Parts stand one behind the other. Attention to the first few costs nothing for the
     rest, and needs no slice, which would be a copy.
     """
 
-    k: tuple[tuple[Float[Array, "slot kv_head length head_dim"], ...], ...]
+    k: tuple[tuple[Float[Array, "slot kv_head head_dim length"], ...], ...]
     v: tuple[tuple[Float[Array, "slot kv_head length head_dim"], ...], ...]
 
     def first(self, parts: int) -> "Cache":
@@ -139,25 +139,28 @@ class Attention(nn.Module):
             keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
             mixed = attend_packed(query, keys, values, positions, packing, prefix, scoring)
         else:
-            cache = tuple(
-                _write(held, new, positions)
-                for held, new in zip(cache, (keys, values), strict=True)
-            )
+            cache = _write(*cache, keys, values, positions)
             mixed = attend_cache(query, *cache, positions, scoring)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
 
 
-def _write(parts, new, positions):
+def _write(key_parts, value_parts, keys, values, positions):
     """Writes [slot, token, kv_head, head_dim] at `positions`; what lies past the end is dropped."""
-    rows, start, written = jnp.arange(new.shape[0])[:, None], 0, []
-    for part in parts:
-        length = part.shape[2]
+    rows, start, written = jnp.arange(len(keys))[:, None], 0, []
+    for held_keys, held_values in zip(key_parts, value_parts, strict=True):
+        length = held_values.shape[2]
         inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
-        written.append(part.at[rows, :, inside].set(new.astype(part.dtype), mode="drop"))
+        new_keys, new_values = keys.astype(held_keys.dtype), values.astype(held_values.dtype)
+        written.append(
+            (
+                held_keys.at[rows, :, :, inside].set(new_keys, mode="drop"),
+                held_values.at[rows, :, inside].set(new_values, mode="drop"),
+            )
+        )
         start += length
-    return tuple(written)
+    return tuple(zip(*written, strict=True))
 
 
 class FeedForward(nn.Module):
@@ -305,14 +308,16 @@ def init_cache(
     ends = (*cuts, length)
     starts = (0, *cuts)
 
-    def layer():
-        return tuple(
-            jnp.zeros((slots, config.num_kv_heads, end - start, config.head_dim), dtype)
-            for start, end in zip(starts, ends, strict=True)
-        )
+    lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+    heads, dim, layers = config.num_kv_heads, config.head_dim, range(config.num_layers)
 
-    layers = range(config.num_layers)
-    return Cache(tuple(layer() for _ in layers), tuple(layer() for _ in layers))
+    def empty(*shape):
+        return jnp.zeros((slots, heads, *shape), dtype)
+
+    return Cache(
+        tuple(tuple(empty(dim, each) for each in lengths) for _ in layers),
+        tuple(tuple(empty(each, dim) for each in lengths) for _ in layers),
+    )
 
 
 def forward(

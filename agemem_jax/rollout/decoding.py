@@ -147,7 +147,7 @@ def decode_chunk(
       [row, chunk], valid up to `count` [row].
     """
     whole, all_states, cache = cache, state, cache.first(parts)
-    length = sum(part.shape[2] for part in whole.k[0])
+    length = sum(part.shape[2] for part in whole.v[0])
     if slots is not None:
         held = jnp.minimum(slots, state.tokens.shape[0] - 1)
         cache, state = jax.tree.map(lambda x: x[held], (cache, state))

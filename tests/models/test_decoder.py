@@ -69,7 +69,7 @@ def test_slots_of_different_lengths_decode_as_if_alone():
         positions[slot, :length] = np.arange(length)
     cache = init_cache(CONFIG, 2)
     _, cache = forward_cached(CONFIG, weights, tokens[:, :8], positions, cache)
-    for held in jax.tree.leaves(cache):
+    for held in (*(part.swapaxes(2, 3) for (part,) in cache.k), *(part for (part,) in cache.v)):
         for slot, length in enumerate(lengths):
             assert np.all(np.asarray(held[slot, :, length:]) == 0), "padding wrote into the cache"
             assert np.all(np.any(np.asarray(held[slot, :, :length]) != 0, axis=-1))
@@ -84,7 +84,7 @@ def test_a_cache_in_parts_gives_what_one_piece_gives():
     weights, tokens = Weights(sharp_params()), random_tokens(2)
     expected = plain(CONFIG, weights, tokens)
     cache = init_cache(CONFIG, 2, cuts=(3, 8))
-    assert [part.shape[2] for part in cache.k[0]] == [3, 5, CACHE - 8]
+    assert [part.shape[2] for part in cache.v[0]] == [3, 5, CACHE - 8]
     positions = np.broadcast_to(np.arange(6, dtype=np.int32), (2, 6))
     hidden, first = forward_cached(CONFIG, weights, tokens[:, :6], positions, cache.first(2))
     np.testing.assert_allclose(hidden, expected[:, :6], atol=1e-5)

@@ -3,7 +3,8 @@
 Each slot reads its cache as far as it is filled: blocks behind the last token are neither
 fetched nor computed. Softmax runs over blocks of keys as they come.
 
-Axis order: [slot, kv_head, length, head_dim].
+Axis order: [slot, kv_head, head_dim, length] for keys, [slot, kv_head, length, head_dim] for
+values, as their products want them.
 """
 
 import functools
@@ -19,7 +20,7 @@ from agemem_jax.models.kernels.forest import MASKED, Tiling
 
 def decode_attention(
     query: Float[Array, "slot head head_dim"],
-    keys: Float[Array, "slot kv_head length head_dim"],
+    keys: Float[Array, "slot kv_head head_dim length"],
     values: Float[Array, "slot kv_head length head_dim"],
     positions: Int[Array, " slot"],
     tiling: Tiling,
@@ -38,7 +39,7 @@ def decode_attention(
       ValueError: the cache does not divide into blocks.
     """
     slots, heads, dim = query.shape
-    kv_heads, length = keys.shape[1], keys.shape[2]
+    kv_heads, length = values.shape[1], values.shape[2]
     if length % tiling.keys:
         raise ValueError(
             f"A cache of {length} tokens does not divide into blocks of {tiling.keys}."
@@ -51,7 +52,11 @@ def decode_attention(
         # Asked for the same block again, the pipeline fetches nothing.
         first = jnp.maximum(last[slot] - tiling.window + 1, 0) if tiling.window else 0
         needed = jnp.clip(block, jax.lax.div(first, tiling.keys), _block_of(last, slot, tiling))
-        return slot, kv_head, jnp.minimum(needed, blocks - 1), 0
+        return slot, kv_head, 0, jnp.minimum(needed, blocks - 1)
+
+    def value_block(*place):
+        slot, kv_head, _, block = key_block(*place)
+        return slot, kv_head, block, 0
 
     def own(slot, kv_head, block, last):
         return slot, kv_head, 0, 0
@@ -63,8 +68,8 @@ def decode_attention(
             grid=(slots, kv_heads, blocks),
             in_specs=[
                 pl.BlockSpec((1, 1, group, dim), own),
-                pl.BlockSpec((1, 1, tiling.keys, dim), key_block),
-                pl.BlockSpec((1, 1, tiling.keys, dim), key_block),
+                pl.BlockSpec((1, 1, dim, tiling.keys), key_block),
+                pl.BlockSpec((1, 1, tiling.keys, dim), value_block),
             ],
             out_specs=pl.BlockSpec((1, 1, group, dim), own),
             scratch_shapes=[
@@ -102,7 +107,7 @@ def _kernel(last, query, keys, values, mixed, top, total, sum_, *, tiling: Tilin
     @pl.when(needed)
     def _():
         score = jax.lax.dot_general(
-            query[0, 0], keys[0, 0].astype(query.dtype), (((1,), (1,)), ((), ())),
+            query[0, 0], keys[0, 0].astype(query.dtype), (((1,), (0,)), ((), ())),
             preferred_element_type=jnp.float32,
         )  # fmt: skip
         score *= tiling.scale
