@@ -28,15 +28,15 @@ def top_k(
         raise ValueError(f"top_k of {entries} scores was asked for {k}.")
     if entries <= 2 * k * _BLOCK:
         return _pick(scores, k)
-    pad = [(0, 0)] * (scores.ndim - 1) + [(0, -entries % _BLOCK)]
-    blocks = jnp.pad(scores, pad, constant_values=-jnp.inf)
-    blocks = blocks.reshape(*scores.shape[:-1], -1, _BLOCK)
+    whole = entries - entries % _BLOCK
+    blocks = scores[..., :whole].reshape(*scores.shape[:-1], -1, _BLOCK)
     _, chosen = _pick(jnp.max(blocks, axis=-1), k)
     chosen = jnp.sort(chosen, axis=-1)  # so that candidates stand in the order of entries
-    candidates = jnp.take_along_axis(blocks, chosen[..., None], axis=-2)
-    values, places = _pick(candidates.reshape(*scores.shape[:-1], -1), k)
-    block = jnp.take_along_axis(chosen, places // _BLOCK, axis=-1)
-    return values, block * _BLOCK + places % _BLOCK
+    places = chosen[..., None] * _BLOCK + jnp.arange(_BLOCK)
+    rest = jnp.broadcast_to(jnp.arange(whole, entries), (*scores.shape[:-1], entries - whole))
+    places = jnp.concatenate([places.reshape(*scores.shape[:-1], -1), rest], axis=-1)
+    values, best = _pick(jnp.take_along_axis(scores, places, axis=-1), k)
+    return values, jnp.take_along_axis(places, best, axis=-1)
 
 
 def _pick(scores, k: int):
