@@ -1,5 +1,6 @@
 """How the binaries start: wrong input is told in one sentence instead of a traceback."""
 
+import ctypes
 import pathlib
 import sys
 from collections.abc import Callable
@@ -8,6 +9,9 @@ import jax
 from absl import app, logging
 
 from agemem_jax.models import weights_cache
+
+# Of mallopt(3): no mappings of their own for large blocks, nothing given back, one arena.
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1}
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -20,6 +24,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(argv):
         logging.get_absl_handler().addFilter(_is_worth_showing)
         keep_compiled_programs()
+        keep_freed_memory()
         try:
             main(argv)
         except (ValueError, OSError, KeyError, AttributeError) as error:
@@ -37,6 +42,20 @@ def keep_compiled_programs() -> None:
         folder = weights_cache.cache_directory() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def keep_freed_memory() -> None:
+    """The C library keeps what arrays free for the next ones, as far as it is the GNU one.
+
+    Memory fresh from the system is cleared page by page when it is first touched, which
+    costs more than the arithmetic of many an array; XLA asks anew at every call.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # another C library
+    for option, value in _MALLOC_OPTIONS.items():
+        set_option(option, value)
 
 
 def _is_worth_showing(record) -> bool:

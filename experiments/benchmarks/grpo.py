@@ -22,6 +22,7 @@ from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
+from experiments import cli
 from experiments.benchmarks import shapes
 from experiments.benchmarks.options import Options
 from experiments.benchmarks.peers.peak_memory import peak_memory
@@ -136,6 +137,7 @@ class _Trajectory:
 
 def measure_step(shape: Shape, repeats: int) -> dict[str, list[float]]:
     """Seconds of every part, warm-up left out, and the process's peak memory in GiB."""
+    cli.keep_freed_memory()  # as the binaries do; this is a process of its own
     step = Step(shape)
     step(0)
     measured = [step(seed) for seed in range(1, repeats + 1)]
