@@ -115,7 +115,7 @@ def _invert(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "parts", "chunk", "stop_id"),
+    static_argnames=("config", "parts", "chunk", "idle_slots", "stop_id"),
     donate_argnames=("cache", "state"),
 )
 def decode_chunk(
@@ -127,6 +127,7 @@ def decode_chunk(
     *,
     parts: int,
     chunk: int,
+    idle_slots: int,
     stop_id: int,
 ):
     """Samples up to `chunk` tokens in every active one of `slots`.
@@ -140,6 +141,7 @@ def decode_chunk(
         past the last one. Their caches are copied to and fro. None runs all in place.
       parts: how many parts of the cache the running slots reach into.
       chunk: the most tokens.
+      idle_slots: as soon as so many have come to their end, the chunk ends.
       stop_id: the token that ends a response.
 
     Returns:
@@ -152,11 +154,12 @@ def decode_chunk(
         held = jnp.minimum(slots, state.tokens.shape[0] - 1)
         cache, state = jax.tree.map(lambda x: x[held], (cache, state))
         state = state.replace(active=state.active & (slots < all_states.tokens.shape[0]))
-    rows = state.tokens.shape[0]
+    rows, begun = state.tokens.shape[0], jnp.sum(state.active)
 
     def keep_going(carry):
         index, _, state, *_ = carry
-        return (index < chunk) & jnp.any(state.active)
+        busy = jnp.sum(state.active)
+        return (index < chunk) & (busy > 0) & (begun - busy < idle_slots)
 
     def step(carry):
         index, cache, state, tokens, log_probs, count = carry

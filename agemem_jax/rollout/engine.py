@@ -161,7 +161,7 @@ class Engine:
         self._cache, self._state, output = decoding.decode_chunk(
             self._model, self._weights, self._cache, self._state, slots,
             parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
-            stop_id=self._stop_id,
+            idle_slots=self.config.idle_slots, stop_id=self._stop_id,
         )  # fmt: skip
         tokens, log_probs, count = jax.device_get(output)
         if not self.stats.slot_steps:

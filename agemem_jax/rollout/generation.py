@@ -24,7 +24,9 @@ class EngineConfig:
         needed: a kernel reads the cache as far as it is filled.
       decode_rows: how many slots a decode chunk may run, ascending, so that few slots cost
         less than all; all of them is always possible.
-      chunk: decode steps between two looks of the host.
+      chunk: decode steps between two looks of the host, at most.
+      idle_slots: the host looks earlier when so many slots have nothing left to decode;
+        it may have more for them.
       cache_dtype: "float32" or "bfloat16".
       weights: "as_trained", or "int8" to sample from rounded matrices; the update's
         `sampling_gap_max` then tells how far log-probabilities moved.
@@ -38,11 +40,12 @@ class EngineConfig:
     attend_buckets: tuple[int, ...] = (256, 512)
     decode_rows: tuple[int, ...] = ()
     chunk: int = 16
+    idle_slots: int = 4
     cache_dtype: str = "float32"
     weights: str = "as_trained"
 
     def __post_init__(self):
-        for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk"):
+        for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk", "idle_slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"engine.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.weights not in WEIGHTS:

@@ -18,11 +18,12 @@ def get_config():
 
     config.engine.slots = 32
     config.engine.max_length = 992
-    config.engine.prefill_rows = 8
-    config.engine.prefill_buckets = (32, 64, 128)
+    config.engine.prefill_rows = 5
+    config.engine.prefill_buckets = (16, 32, 48, 64, 96, 128)
     config.engine.attend_buckets = (640,)
-    config.engine.decode_rows = (8, 16)
+    config.engine.decode_rows = (8, 16, 24)
     config.engine.chunk = 16
+    config.engine.idle_slots = 5
 
     config.packing.row_lengths = (640, 1024)
     config.packing.max_targets = 512

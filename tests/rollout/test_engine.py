@@ -273,3 +273,19 @@ def test_draws_follow_the_weights_and_never_hit_a_zero():
     assert np.all(weights[np.asarray(drawn)] > 0)
     counts = np.bincount(drawn, minlength=300) / len(uniforms)
     np.testing.assert_allclose(counts, weights / weights.sum(), atol=2 / 2**16)
+
+
+def test_a_chunk_ends_when_slots_fall_idle_with_the_same_result(
+    model, weights, engine_config, engine
+):
+    other = Engine(dataclasses.replace(engine_config, idle_slots=1), model, STOP)
+    other.load(weights)
+    done, steps = [], []
+    for each in (engine, other):
+        for slot, (prompt, limit) in enumerate(zip(prompts(9, 20), (3, 24), strict=True)):
+            each.submit(request(slot, prompt, seed=slot, max_tokens=limit))
+        first = {generation.slot: generation.token_ids for generation in each.step()}
+        steps.append(each.stats.slot_steps // engine_config.slots)
+        done.append(first | {slot: g.token_ids for slot, g in run(each).items()})
+    assert done[0] == done[1]
+    assert steps == [engine_config.chunk, len(done[0][0])]
