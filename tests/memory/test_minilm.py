@@ -1,14 +1,12 @@
 """MiniLM in Flax against transformers' BertModel on torch, with the real weights."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.memory.minilm import EncoderConfig, params_from_tensors
+from agemem_jax.models import weights_cache
 
 TEXTS = [
     "Tovelin works at Dravix.",
@@ -20,17 +18,11 @@ TEXTS = [
 ]
 
 
-def _directory():
-    """AGEMEM_CACHE names the directory of the weights, or the cache that holds it."""
-    cache = Path(os.environ.get("AGEMEM_CACHE") or Path.home() / ".cache" / "agemem_jax")
-    return cache if (cache / "model.safetensors").is_file() else cache / "all-minilm-l6-v2"
-
-
 @pytest.fixture(scope="module")
 def directory():
-    path = _directory()
-    if not (path / "model.safetensors").is_file():
-        pytest.skip(f"the weights of all-MiniLM-L6-v2 are not in {path}")
+    path = weights_cache.find("all-minilm-l6-v2")
+    if path is None:
+        pytest.skip("all-minilm-l6-v2 is not fetched; see experiments/fetch_weights.py")
     return path
 
 
