@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 
 import huggingface_hub
 
@@ -24,19 +25,28 @@ def is_repository(name: str) -> bool:
     return bool(_REPOSITORY.fullmatch(name))
 
 
-def download(repository: str) -> pathlib.Path:
+def download(
+    repository: str,
+    files: Sequence[str] = _FILES,
+    advice: str = "check its name, the network and, for a model behind a licence, HF_TOKEN; or "
+    "name a local directory",
+) -> pathlib.Path:
     """The folder of a model, fetched unless it is there already.
+
+    Args:
+      repository: id of the model.
+      files: patterns of what is wanted of it.
+      advice: what to do when it does not come, as the end of a sentence.
 
     Raises:
       ConnectionError: the hub did not give it.
     """
     try:
-        folder = huggingface_hub.snapshot_download(repository, allow_patterns=list(_FILES))
+        folder = huggingface_hub.snapshot_download(repository, allow_patterns=list(files))
     except Exception as error:  # the hub's errors share no base class with the network's
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConnectionError(
-            f"The hub did not give {repository} ({reason[0]}); check its name, the network and, "
-            "for a model behind a licence, HF_TOKEN; or name a local directory."
+            f"The hub did not give {repository} ({reason[0]}); {advice}."
         ) from error
     return pathlib.Path(folder)
 

