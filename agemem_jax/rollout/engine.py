@@ -166,6 +166,7 @@ class Engine:
         tokens, log_probs, count = jax.device_get(output)
         if not self.stats.slot_steps:
             logging.info("First token sampled")  # all of the start-up lies before it
+        self.stats.decode_steps += int(count.max())
         self.stats.slot_steps += int(count.max()) * rows
         self.stats.busy_slot_steps += int(count.sum())
         finished, halted = [], []

@@ -115,8 +115,8 @@ class EngineStats:
 
     `prompt_tokens` counts tokens of all prompts, `prefilled_tokens` those that were
     computed, `copied_tokens` those taken over from another slot; the rest was in the slot
-    already. `slot_steps` counts slots times decode
-    steps, `busy_slot_steps` those that gave a token.
+    already. `slot_steps` counts decode steps times the slots that they computed (see
+    `decode_rows`), `busy_slot_steps` those that gave a token, `decode_steps` the steps.
     """
 
     requests: int = 0
@@ -124,5 +124,6 @@ class EngineStats:
     prefilled_tokens: int = 0
     copied_tokens: int = 0
     sampled_tokens: int = 0
+    decode_steps: int = 0
     slot_steps: int = 0
     busy_slot_steps: int = 0

@@ -27,12 +27,15 @@ def run_episodes(options: Options) -> list[Case]:
         for field in dataclasses.fields(after)
     }
     tokens = counted["sampled_tokens"]
-    idle = 1 - counted["busy_slot_steps"] / counted["slot_steps"]
+    busy = counted["busy_slot_steps"]
+    idle = 1 - busy / (counted["decode_steps"] * player.engine.config.slots)
+    wasted = 1 - busy / counted["slot_steps"]
     return [
         Case(
             f"rollout of {len(trajectories)} quickstart episodes",
             seconds.per(tokens, "tokens/s"),
-            note=f"{tokens} tokens sampled; {100 * idle:.0f} % of slot steps idle",
+            note=f"{tokens} tokens sampled; {100 * idle:.0f} % of slot steps idle, "
+            f"{100 * wasted:.0f} % of those that were computed",
         ),
         Case(
             "tokens prefilled, quickstart episodes",
