@@ -399,34 +399,3 @@ def unembed(
     if config.logit_softcap:
         logits = config.logit_softcap * jnp.tanh(logits / config.logit_softcap)
     return logits
-
-
-def token_log_probs(
-    config: DecoderConfig,
-    weights: Weights,
-    hidden: Float[Array, "target width"],
-    targets: Int[Array, " target"],
-    *,
-    temperature: float = 1.0,
-    chunk: int = 1024,
-) -> tuple[Float[Array, " target"], Float[Array, " target"]]:
-    """Log-probabilities of `targets`, and entropies, in float32.
-
-    Works through `chunk` targets at a time and recomputes logits in the backward pass,
-    so that no [target, vocab] array of all targets exists.
-    """
-    count = hidden.shape[0]
-    chunk = min(chunk, count)
-    pad = -count % chunk
-    hidden = jnp.pad(hidden, ((0, pad), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-    targets = jnp.pad(targets, (0, pad)).reshape(-1, chunk)
-
-    @jax.checkpoint
-    def one(part):
-        states, ids = part
-        log_probs = jax.nn.log_softmax(unembed(config, weights, states) / temperature, axis=-1)
-        chosen = jnp.take_along_axis(log_probs, ids[:, None], axis=-1)[:, 0]
-        return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-
-    log_probs, entropy = jax.lax.map(one, (hidden, targets))
-    return log_probs.reshape(-1)[:count], entropy.reshape(-1)[:count]

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
+from agemem_jax.models.log_probs import token_log_probs
 from agemem_jax.training.loss import GRPOConfig, grpo_loss, sft_loss
 from agemem_jax.training.packing import Batch
 from agemem_jax.training.train_state import (
@@ -64,7 +65,7 @@ def target_log_probs(
     )
     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     flat = hidden.reshape(-1, hidden.shape[-1])
-    log_probs, entropy = decoder.token_log_probs(
+    log_probs, entropy = token_log_probs(
         config,
         weights,
         flat,

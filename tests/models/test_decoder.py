@@ -11,6 +11,7 @@ import pytest
 from agemem_jax.models import attention, decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
+from agemem_jax.models.log_probs import token_log_probs
 
 CONFIG = DecoderConfig(
     vocab_size=61, num_layers=2, width=32, num_heads=4, num_kv_heads=2, head_dim=8, ffn_width=48
@@ -265,7 +266,7 @@ def test_log_probabilities_and_entropies_equal_plain_numpy():
     log_softmax = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     entropies = -(np.exp(log_softmax) * log_softmax).sum(-1)
     for chunk in (4, 64):  # 4 does not divide 11; 64 is more than there are
-        log_probs, entropy = decoder.token_log_probs(
+        log_probs, entropy = token_log_probs(
             CONFIG, Weights(params), hidden, targets, temperature=0.7, chunk=chunk
         )
         np.testing.assert_allclose(log_probs, log_softmax[np.arange(11), targets], atol=1e-5)
@@ -277,9 +278,7 @@ def test_no_array_over_all_tokens_and_the_vocabulary_exists_in_the_backward_pass
 
     def loss(params, hidden):
         targets = jnp.zeros(tokens, jnp.int32)
-        return decoder.token_log_probs(CONFIG, Weights(params), hidden, targets, chunk=chunk)[
-            0
-        ].sum()
+        return token_log_probs(CONFIG, Weights(params), hidden, targets, chunk=chunk)[0].sum()
 
     lowered = jax.jit(jax.grad(loss)).lower(sharp_params(), jnp.zeros((tokens, CONFIG.width)))
     text = lowered.compile().as_text()

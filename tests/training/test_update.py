@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agemem_jax.models import decoder
+from agemem_jax.models.log_probs import token_log_probs
 from agemem_jax.rollout.trajectory import Segment
 from agemem_jax.training import train_state, update
 from agemem_jax.training.loss import GRPOConfig, grpo_loss
@@ -109,7 +110,7 @@ def log_probs_alone(config, params, sequences):
     positions = np.broadcast_to(np.arange(length), (len(tokens), length))
     weights = decoder.Weights(params)
     hidden = decoder.forward(config, weights, tokens[:, :-1], positions)
-    log_probs, _ = decoder.token_log_probs(
+    log_probs, _ = token_log_probs(
         config,
         weights,
         hidden.reshape(-1, hidden.shape[-1]),
