@@ -209,9 +209,22 @@ def prefill(
     row carry a position past the cache: both are dropped when written.
     """
     first = cache.first(parts)
-    held = jax.tree.map(lambda x: x[jnp.minimum(sources, x.shape[0] - 1)], first)
+    held = _take(first, sources)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
     return cache.with_first(_put(first, slots, held))
+
+
+@functools.partial(jax.jit, static_argnames=("parts",), donate_argnames=("cache",))
+def copy(
+    cache: decoder.Cache,
+    sources: Int[Array, " row"],
+    slots: Int[Array, " row"],
+    *,
+    parts: int,
+) -> decoder.Cache:
+    """Copies the first parts of `sources` into `slots`; rows pad as in `prefill`."""
+    first = cache.first(parts)
+    return cache.with_first(_put(first, slots, _take(first, sources)))
 
 
 @functools.partial(jax.jit, static_argnames=("parts",), donate_argnames=("cache",))
@@ -225,6 +238,10 @@ def share_prefix(cache: decoder.Cache, *, parts: int) -> decoder.Cache:
 def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
     """Ends the generations of `slots`; padding is a number past the last slot."""
     return state.replace(active=state.active.at[slots].set(False, mode="drop"))
+
+
+def _take(tree: PyTree, slots: Int[Array, " row"]) -> PyTree:
+    return jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1)], tree)
 
 
 def _put(tree: PyTree, slots: Int[Array, " row"], rows: PyTree) -> PyTree:

@@ -244,13 +244,10 @@ class Engine:
         Returns:
           Whether anything was left to do.
         """
-        todo = []
-        for slot, context in contexts.items():
-            source, start = self._held.longest(slot, context)
-            if start < len(context) or source != slot:
-                todo.append((len(context) - start, slot, source, start, context))
+        while self._copy(contexts):
+            pass
         chosen: list[tuple] = []
-        for item in sorted(todo, key=lambda item: item[:2]):
+        for item in sorted(self._missing(contexts), key=lambda item: item[:2]):
             _, _, _, start, context = item
             ahead = max((common_prefix(context, other[4]) for other in chosen), default=0)
             if ahead <= start + _WORTH_WAITING:
@@ -261,11 +258,40 @@ class Engine:
             self._prefill_chunk(chosen)
         return bool(chosen)
 
+    def _missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> list[tuple]:
+        """What slots do not hold yet: tokens to compute, slot, source, where to go on, context."""
+        missing = []
+        for slot, context in contexts.items():
+            source, start = self._held.longest(slot, context)
+            if start < len(context) or source != slot:
+                missing.append((len(context) - start, slot, source, start, context))
+        return missing
+
+    def _copy(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> bool:
+        """One call that takes over contexts which other slots hold whole.
+
+        Returns:
+          Whether there was one.
+        """
+        whole = [item for item in self._missing(contexts) if not item[0]]
+        whole = whole[: self.config.prefill_rows]
+        if not whole:
+            return False
+        sources, slots = np.full((2, self.config.prefill_rows), self.config.slots, np.int32)
+        for row, (_, slot, source, length, context) in enumerate(whole):
+            sources[row], slots[row] = source, slot
+            self.stats.copied_tokens += length - self._held.shared(slot, context)
+            self._held.hold(slot, context)
+        self._cache = decoding.copy(
+            self._cache, jnp.asarray(sources), jnp.asarray(slots),
+            parts=self._parts(max(length for *_, length, _ in whole)),
+        )  # fmt: skip
+        return True
+
     def _prefill_chunk(self, chosen: Sequence[tuple]) -> None:
         rows, length = self.config.prefill_rows, self.config.max_length
         size = self._bucket(max(rest for rest, *_ in chosen))
-        sources = np.full(rows, self.config.slots, np.int32)
-        slots = np.full(rows, self.config.slots, np.int32)
+        sources, slots = np.full((2, rows), self.config.slots, np.int32)
         tokens = np.zeros((rows, size), np.int32)
         positions = np.full((rows, size), length, np.int32)
         longest = 0

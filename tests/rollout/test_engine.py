@@ -92,6 +92,27 @@ def test_a_shared_prefix_is_prefilled_once_and_changes_nothing(
     assert other.stats.prefilled_tokens == 64 + 4 + 5 + 6 + 7
 
 
+def test_slots_that_take_over_from_each_other_at_once_get_what_they_asked_for(
+    model, weights, engine_config
+):
+    config = dataclasses.replace(engine_config, prefill_rows=1)
+    first, second, third = prompts(40, 40, 40)
+    moved = Engine(config, model, STOP)
+    moved.load(weights)
+    run(moved, *[request(s, p) for s, p in enumerate((first, second, third))])
+    # Every slot is asked for what another one holds, in a circle.
+    asked = [request(s, p, seed=s) for s, p in enumerate((second, third, first))]
+    before = moved.stats.prefilled_tokens
+    done = run(moved, *asked)
+    assert moved.stats.prefilled_tokens - before <= 40  # one of the circle is overwritten
+    fresh = Engine(config, model, STOP)
+    fresh.load(weights)
+    expected = run(fresh, *asked)
+    assert {s: g.token_ids for s, g in done.items()} == {
+        s: g.token_ids for s, g in expected.items()
+    }
+
+
 def test_a_generation_depends_neither_on_its_slot_nor_on_its_neighbours(
     model, weights, engine_config, engine
 ):
