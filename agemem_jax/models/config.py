@@ -46,6 +46,7 @@ class DecoderConfig:
       remat: recompute layers in the backward pass instead of keeping activations.
       attention: "plain" JAX, or the "pallas" kernels of TPUs; "auto" is "pallas" where a TPU
         is the default device. "pallas_interpreted" runs the kernels anywhere, slowly.
+      stacked: whether parameters are as `stacking.py` orders them, for rollouts on CPU.
     """
 
     vocab_size: int
@@ -82,6 +83,7 @@ class DecoderConfig:
     compute_dtype: str = "float32"
     remat: bool = False
     attention: str = "auto"
+    stacked: bool = False
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:

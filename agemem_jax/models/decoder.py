@@ -25,7 +25,7 @@ from agemem_jax.models.attention import (
 )
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
-from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled
+from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times_transposed
 from agemem_jax.models.rope import rotate
 
 
@@ -79,9 +79,12 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch features"]:
         config, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        y = scaled(self, "kernel", x @ kernel.astype(dtype))
+        axes, shape = self.axes, (x.shape[-1], self.features)
+        if config.stacked:
+            axes, shape = axes[::-1], shape[::-1]
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
+        kernel = self.param("kernel", init, shape, jnp.float32).astype(dtype)
+        y = times_transposed(x, kernel) if config.stacked else scaled(self, "kernel", x @ kernel)
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             y += self.param("bias", init, (self.features,), jnp.float32).astype(dtype)
@@ -125,13 +128,18 @@ class Attention(nn.Module):
 
         def project(name, heads):
             width = heads * config.head_dim
-            axes = ("embed", "heads" if name == "q_proj" else "kv_heads")
+            axes = ("embed", "kv_heads" if name in ("k_proj", "v_proj") else "heads")
             y = Projection(config, width, axes, config.qkv_bias, name=name)(x)
             return y.reshape(batch, tokens, heads, config.head_dim)
 
-        query = project("q_proj", config.num_heads)
-        keys = project("k_proj", config.num_kv_heads)
-        values = project("v_proj", config.num_kv_heads)
+        queries_end, keys_end = config.num_heads, config.num_heads + config.num_kv_heads
+        if config.stacked:
+            heads = project("qkv_proj", keys_end + config.num_kv_heads)
+            query, keys, values = jnp.split(heads, (queries_end, keys_end), axis=2)
+        else:
+            query = project("q_proj", config.num_heads)
+            keys = project("k_proj", config.num_kv_heads)
+            values = project("v_proj", config.num_kv_heads)
         if config.qk_norm:
             query, keys = _norm(config, "q_norm")(query), _norm(config, "k_norm")(keys)
         query, keys = rotate(query, positions, rope), rotate(keys, positions, rope)
@@ -171,8 +179,13 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x):
         config = self.config
-        gate = Projection(config, config.ffn_width, ("embed", "mlp"), name="gate_proj")(x)
-        up = Projection(config, config.ffn_width, ("embed", "mlp"), name="up_proj")(x)
+        width, axes = config.ffn_width, ("embed", "mlp")
+        if config.stacked:
+            gate_up = Projection(config, 2 * width, axes, name="gate_up_proj")(x)
+            gate, up = jnp.split(gate_up, 2, axis=-1)
+        else:
+            gate = Projection(config, width, axes, name="gate_proj")(x)
+            up = Projection(config, width, axes, name="up_proj")(x)
         hidden = ACTIVATE[config.activation](gate) * up
         hidden = nn.with_logical_constraint(hidden, ("batch", "token", "mlp"))
         return Projection(config, config.width, ("mlp", "embed"), name="down_proj")(hidden)
@@ -393,7 +406,10 @@ def unembed(
     """Logits in float32. The table stays [vocab, width] and is contracted on its last axis."""
     name = "embedding" if config.tied_embeddings else "output"
     table = weights.params[name].astype(hidden.dtype)
-    logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
+    if config.stacked:
+        logits = times_transposed(hidden, table, preferred_element_type=jnp.float32)
+    else:
+        logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
     if weights.scales is not None and name in weights.scales:
         logits *= weights.scales[name]
     if config.logit_softcap:

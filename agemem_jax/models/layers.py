@@ -1,5 +1,7 @@
 """Small parts that the decoder's modules share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,3 +38,24 @@ def scaled(
     if not module.has_variable("scales", name):
         return product
     return product * module.get_variable("scales", name).astype(product.dtype)
+
+
+_FEW_ROWS = 256
+
+
+def times_transposed(
+    x: Float[Array, "*batch inputs"], matrix: Float[Array, "outputs inputs"], **options: Any
+) -> Float[Array, "*batch outputs"]:
+    """x times the transpose of `matrix`; `options` are those of `jax.lax.dot_general`.
+
+    Few rows are multiplied from the right, between barriers that keep XLA from turning the
+    product around: its CPU backend is up to a third faster that way.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) > _FEW_ROWS:
+        product = jax.lax.dot_general(rows, matrix, (((1,), (1,)), ((), ())), **options)
+    else:
+        columns = jax.lax.optimization_barrier(rows.T)
+        product = jax.lax.dot_general(matrix, columns, (((1,), (0,)), ((), ())), **options)
+        product = jax.lax.optimization_barrier(product).T
+    return product.reshape(*x.shape[:-1], len(matrix))

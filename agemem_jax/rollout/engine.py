@@ -22,6 +22,7 @@ from jaxtyping import Int
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.quantisation import quantise_weights
+from agemem_jax.models.stacking import stack
 from agemem_jax.rollout import decoding
 from agemem_jax.rollout.decoding import DecodeState
 from agemem_jax.rollout.generation import (
@@ -60,7 +61,7 @@ class Engine:
         self.config = config
         self._decode = decode
         self.stats = EngineStats()
-        self._model = model
+        self._trained_model = self._model = model
         self._stop_id = stop_id
         self._weights: decoder.Weights | None = None
         self._waiting: dict[int, GenerationRequest] = {}
@@ -90,7 +91,7 @@ class Engine:
         """
         if self._running or self._waiting:
             raise RuntimeError("Engine.load was called while generations are pending.")
-        self._weights = quantise_weights(weights) if self.config.weights == "int8" else weights
+        self._model, self._weights = self._as_configured(weights)
         if self._cache is None:
             self._cache = decoder.init_cache(
                 self._model, self.config.slots, self.config.max_length,
@@ -105,9 +106,17 @@ class Engine:
             for slot in range(self.config.slots):
                 self._held.hold(slot, prefix)
 
+    def _as_configured(self, weights: decoder.Weights) -> tuple[DecoderConfig, decoder.Weights]:
+        """What `engine.weights` makes of a policy's weights, and the model to run them with."""
+        if self.config.weights == "int8":
+            return self._trained_model, quantise_weights(weights)
+        if self.config.weights == "stacked":
+            return stack(self._trained_model, weights)
+        return self._trained_model, weights
+
     def release(self) -> None:
-        """Frees the cache's memory, for instance during an update."""
-        self._cache = None
+        """Frees the memory of cache and weights, for instance during an update."""
+        self._cache = self._weights = None
         self._held.forget()
 
     @property

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-WEIGHTS = ("as_trained", "int8")
+WEIGHTS = ("as_trained", "stacked", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class EngineConfig:
       idle_slots: the host looks earlier when so many slots have nothing left to decode;
         it may have more for them.
       cache_dtype: "float32" or "bfloat16".
-      weights: "as_trained", or "int8" to sample from rounded matrices; the update's
+      weights: "as_trained"; "stacked", a copy whose order suits CPUs (see
+        `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
         `sampling_gap_max` then tells how far log-probabilities moved.
     """
 

@@ -47,7 +47,10 @@ class Player:
         """One trajectory per rollout, in the same order."""
         rules = self.rules(episode)
         self.engine.load(weights, rules.shared_prefix)
-        return run_episodes(rollouts, rules, self.store, PolicyBackend(self.engine, temperature))
+        backend = PolicyBackend(self.engine, temperature)
+        trajectories = run_episodes(rollouts, rules, self.store, backend)
+        self.engine.release()  # an update needs the memory, and changes the weights
+        return trajectories
 
 
 def group_rollouts(tasks: Sequence[Task], group_size: int, key: Key[Array, ""]) -> list[Rollout]:

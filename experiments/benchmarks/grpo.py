@@ -72,9 +72,11 @@ class Step:
             self.config, weights.params, OPTIMIZER, keep_reference=True, key=jax.random.key(0)
         )
         length, group = shape.length, GRPO.group_size
+        # Prompts are computed once for a group, observations for every episode.
+        rows = shape.episodes if shape.turns > 1 else shape.prompts
         self.engine = Engine(
             EngineConfig(
-                slots=shape.episodes, max_length=length, prefill_rows=shape.episodes,
+                slots=shape.episodes, max_length=length, prefill_rows=rows, weights=shapes.ORDER,
                 prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
                 attend_buckets=tuple(range(256, length, 256)), chunk=shape.new,
             ),
@@ -110,6 +112,7 @@ class Step:
                     before = history[done.slot]
                     recorders[done.slot].record(before, done.token_ids, done.log_probs, turn)
                     before += done.token_ids
+        self.engine.release()
         return [_Trajectory(recorder.segments()) for recorder in recorders]
 
     def __call__(self, seed: int) -> dict[str, float]:

@@ -17,6 +17,9 @@ SMALL = DecoderConfig(
     ffn_width=704, rope=Rope(theta=10_000.0), max_positions=2048,
 )  # fmt: skip
 
+# How the engine orders weights where matrix products of few rows depend on it.
+ORDER = "stacked" if jax.default_backend() == "cpu" else "as_trained"
+
 
 def load(name: str) -> tuple[DecoderConfig, Weights]:
     """ "smollm2-135m" with its real weights, or "small" with random ones."""
