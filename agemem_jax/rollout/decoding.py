@@ -78,7 +78,11 @@ def _sample(
     weights = jnp.exp(scaled - highest)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.generated)
     drawn, total = _draw(weights, jax.vmap(jax.random.uniform)(keys))
-    tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32)
+    tokens = jax.lax.cond(  # looking for the likeliest token costs as much as drawing one
+        jnp.any(greedy & state.active),
+        lambda: jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32),
+        lambda: drawn.astype(jnp.int32),
+    )
     chosen = jnp.take_along_axis(scaled - highest, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jnp.log(total)
 
