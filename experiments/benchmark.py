@@ -18,7 +18,7 @@ import rich
 from absl import app, flags, logging
 
 from experiments import cli
-from experiments.benchmarks import agemem, decode, grpo, memory, startup, timing
+from experiments.benchmarks import agemem, decode, growth, grpo, memory, startup, timing
 from experiments.benchmarks.options import Options
 
 SUITES = {
@@ -28,6 +28,7 @@ SUITES = {
     "grpo_step": grpo.run,
     "memory": memory.run,
     "startup": startup.run,
+    "growth": growth.run,
 }
 _SUITES = flags.DEFINE_list("suites", list(SUITES), "What to measure.")
 _PEERS = flags.DEFINE_bool("peers", False, "Measure the peers as well.")
@@ -54,6 +55,7 @@ def main(argv):
             peers=_PEERS.value,
             environments=pathlib.Path(_ENVIRONMENTS.value).resolve(),
             folder=pathlib.Path(folder),
+            output=output,
         )
         if _TRACE.value:
             jax.profiler.start_trace(_TRACE.value)

@@ -48,23 +48,28 @@ def run(options: Options) -> list[Case]:
 
 
 def time_engine(
-    config: DecoderConfig, weights: Weights, slots: int, repeats: int
+    config: DecoderConfig,
+    weights: Weights,
+    slots: int,
+    repeats: int,
+    prompt: int = PROMPT,
+    new: int = NEW,
 ) -> tuple[Timing, Timing]:
     """Tokens per second of prefill, and of decoding alone."""
     engine = Engine(
         EngineConfig(
-            slots=slots, max_length=PROMPT + NEW, prefill_rows=slots, prefill_calls=1,
-            prefill_buckets=(PROMPT,), attend_buckets=(), chunk=NEW, weights=shapes.ORDER,
+            slots=slots, max_length=prompt + new, prefill_rows=slots, prefill_calls=1,
+            prefill_buckets=(prompt,), attend_buckets=(), chunk=new, weights=shapes.ORDER,
         ),
         config, _NEVER,
     )  # fmt: skip
-    prompts = np.random.default_rng(0).integers(10, config.vocab_size, (slots, PROMPT)).tolist()
+    prompts = np.random.default_rng(0).integers(10, config.vocab_size, (slots, prompt)).tolist()
 
-    def generate(new: int) -> None:
+    def generate(count: int) -> None:
         """Goes on where the slots are."""
         for slot, tokens in enumerate(prompts):
             key = jax.random.key(slot)
-            engine.submit(GenerationRequest(slot, tuple(tokens), new, key))
+            engine.submit(GenerationRequest(slot, tuple(tokens), count, key))
         while engine.pending:
             for done in engine.step():
                 prompts[done.slot] += done.token_ids
@@ -73,11 +78,11 @@ def time_engine(
     for _ in range(repeats + 1):
         engine.load(weights)
         for tokens in prompts:
-            del tokens[PROMPT:]
+            del tokens[prompt:]
         first.append(measure(lambda: generate(1), 1, warmup=0).values[0])
-        rest.append(measure(lambda: generate(NEW - 1), 1, warmup=0).values[0])
+        rest.append(measure(lambda: generate(new - 1), 1, warmup=0).values[0])
     prefill, decode = Timing(tuple(first[1:])), Timing(tuple(rest[1:]))  # the first one compiled
-    return prefill.per(slots * PROMPT, "tokens/s"), decode.per(slots * (NEW - 1), "tokens/s")
+    return prefill.per(slots * prompt, "tokens/s"), decode.per(slots * (new - 1), "tokens/s")
 
 
 def _peers(options: Options) -> dict[str, dict[int, dict[str, Timing]]]:

@@ -91,8 +91,8 @@ class Step:
         self.score = update.make_score(self.config)
         self.update = update.make_update(self.config, GRPO, OPTIMIZER)
 
-    def rollout(self, seed: int) -> list:
-        """Episodes as trajectories, group after group."""
+    def rollout(self, seed: int, *, keep: bool = True) -> list:
+        """Episodes as trajectories, group after group; `keep` caches from turn to turn."""
         shape, rng = self.shape, np.random.default_rng(seed)
         self.engine.load(Weights(self.state.trainable))
         size = self.config.vocab_size
@@ -101,6 +101,8 @@ class Step:
         recorders = [SegmentRecorder() for _ in range(shape.episodes)]
         for turn in range(shape.turns):
             if turn:
+                if not keep:
+                    self.engine.load(Weights(self.state.trainable))
                 for tokens in history:
                     tokens += rng.integers(10, size, shape.observation).tolist()
             for slot, tokens in enumerate(history):

@@ -16,13 +16,7 @@ def run(options: Options) -> list[Case]:
     """One case for each size of the bank."""
     cases = []
     for entries, wanted in SIZES.items():
-        vectors = _unit_vectors(entries)
-        held, queries = jnp.asarray(vectors), jnp.asarray(_unit_vectors(QUERIES, seed=1))
-        valid = jnp.ones(entries, bool)
-        ours = measure(
-            lambda held=held, valid=valid, queries=queries: bank.search(held, valid, queries, k=K),
-            3 * options.repeats,
-        )
+        ours = time_search(entries, 3 * options.repeats)
         peers = {}
         if options.peers:
             printed = run_peer(
@@ -40,6 +34,15 @@ def run(options: Options) -> list[Case]:
     return cases
 
 
-def _unit_vectors(count: int, seed: int = 0) -> np.ndarray:
+def time_search(entries: int, repeats: int) -> Timing:
+    """Seconds for all queries together."""
+    held, queries = (
+        jnp.asarray(_unit_vectors(n, seed)) for n, seed in ((entries, 0), (QUERIES, 1))
+    )
+    valid = jnp.ones(entries, bool)
+    return measure(lambda: bank.search(held, valid, queries, k=K), repeats)
+
+
+def _unit_vectors(count: int, seed: int) -> np.ndarray:
     vectors = np.asarray(jax.random.normal(jax.random.key(seed), (count, DIM)))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

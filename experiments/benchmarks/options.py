@@ -13,9 +13,11 @@ class Options:
       peers: whether the peers run as well, one after the other.
       environments: where the peers' virtual environments are (launch/peers.sh).
       folder: for models and checkpoints that a suite writes.
+      output: where the report goes, for pictures beside it.
     """
 
     repeats: int
     peers: bool
     environments: pathlib.Path
     folder: pathlib.Path
+    output: pathlib.Path
