@@ -12,6 +12,7 @@ first, so the vocabulary projection is never computed for prompt tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,14 @@ from agemem_jax.rollout.generation import (
 from agemem_jax.rollout.prefixes import HeldPrefixes, common_prefix
 
 _WORTH_WAITING = 16  # tokens that a slot can save by waiting for another's prefill
+
+
+class _Chunk(NamedTuple):
+    """A chunk of decoding that the device works on."""
+
+    places: dict[int, int]  # by slot, its row in the output
+    rows: int
+    output: tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Engine:
@@ -67,6 +76,7 @@ class Engine:
         self._waiting: dict[int, GenerationRequest] = {}
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
+        self._in_flight: _Chunk | None = None
         self._held = HeldPrefixes(config.slots, config.max_length)
         self._cache: decoder.Cache | None = None
         slots = config.slots
@@ -152,12 +162,22 @@ class Engine:
         self.stats.prompt_tokens += len(request.prompt)
 
     def step(self) -> list[Generation]:
-        """Prefills some of what waits, decodes one chunk, and returns what finished."""
+        """Prefills some of what waits, decodes one chunk, and returns what finished.
+
+        With `overlap`, what finished in the chunk before is returned while this one runs.
+        """
         if self._cache is None:
             raise RuntimeError("Engine.step was called before Engine.load.")
+        finished = self._collect() if self._in_flight else []
         self._admit_waiting()
-        if not self._running:
-            return []
+        if self._running:
+            self._dispatch()
+            if not self.config.overlap:
+                finished += self._collect()
+        return finished
+
+    def _dispatch(self) -> None:
+        """Starts a chunk of decoding in all running slots, and does not wait for it."""
         longest = max(
             len(request.prompt) + len(self._partial[slot][0])
             for slot, request in self._running.items()
@@ -172,15 +192,20 @@ class Engine:
             parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
             idle_slots=self.config.idle_slots, stop_id=self._stop_id,
         )  # fmt: skip
-        tokens, log_probs, count = jax.device_get(output)
+        places = {slot: slot if slots is None else row for row, slot in enumerate(running)}
+        self._in_flight = _Chunk(places, rows, output)
+
+    def _collect(self) -> list[Generation]:
+        """Waits for the chunk in flight, and returns what finished in it."""
+        chunk, self._in_flight = self._in_flight, None
+        tokens, log_probs, count = jax.device_get(chunk.output)
         if not self.stats.slot_steps:
             logging.info("First token sampled")  # all of the start-up lies before it
         self.stats.decode_steps += int(count.max())
-        self.stats.slot_steps += int(count.max()) * rows
+        self.stats.slot_steps += int(count.max()) * chunk.rows
         self.stats.busy_slot_steps += int(count.sum())
         finished, halted = [], []
-        for index, slot in enumerate(running):
-            row = slot if slots is None else index
+        for slot, row in chunk.places.items():
             request = self._running[slot]
             partial_tokens, partial_log_probs = self._partial[slot]
             partial_tokens.extend(tokens[row, : count[row]].tolist())

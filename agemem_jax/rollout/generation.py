@@ -27,6 +27,9 @@ class EngineConfig:
       chunk: decode steps between two looks of the host, at most.
       idle_slots: the host looks earlier when so many slots have nothing left to decode;
         it may have more for them.
+      overlap: whether the next chunk starts before what finished in the last one is handed
+        out, so that the host's work costs the device no time, but a finished slot waits one
+        chunk longer for what comes next. It pays where the device is not the host's CPU.
       cache_dtype: "float32" or "bfloat16".
       weights: "as_trained"; "stacked", a copy whose order suits CPUs (see
         `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
@@ -42,6 +45,7 @@ class EngineConfig:
     decode_rows: tuple[int, ...] = ()
     chunk: int = 16
     idle_slots: int = 4
+    overlap: bool = False
     cache_dtype: str = "float32"
     weights: str = "as_trained"
 

@@ -29,6 +29,41 @@ def test_trajectories_do_not_depend_on_the_number_of_slots(played):
         assert one.events == other.events
 
 
+def test_greedy_trajectories_are_the_same_with_all_optimisations_and_with_none(
+    model, chat, weights, engine_config, episode_config
+):
+    source = MultihopSource("train", 4, config=MultihopConfig(max_messages=3))
+    rollouts = group_rollouts([source[0], source[1]], 3, jax.random.key(3))
+    everything = dataclasses.replace(
+        engine_config, attend_buckets=(256,), decode_rows=(1, 2), idle_slots=1, overlap=True,
+        weights="stacked",
+    )  # fmt: skip
+    nothing = dataclasses.replace(
+        engine_config, slots=1, prefill_rows=1, prefill_buckets=(640,), idle_slots=1
+    )
+    outcomes = []
+    for engine, reuse in ((everything, True), (nothing, False)):
+        player = Player(model, chat, engine, make_embedder("hashed_ngrams"), 8)
+        if not reuse:  # every prompt from its start, and no prefix that all share
+            submit = player.engine.submit
+            player.engine.submit = lambda request, p=player, go=submit: (
+                p.engine._held.forget(), go(request)
+            )  # fmt: skip
+            load = player.engine.load
+            player.engine.load = lambda weights, prefix, go=load: go(weights)
+        played = player.play(weights, rollouts, episode_config, 0.0)
+        stats = player.engine.stats
+        outcomes.append((played, stats.prefilled_tokens / stats.prompt_tokens))
+    (with_all, share), (with_none, whole) = outcomes
+    assert share < 0.5 and whole > 0.95
+    for one, other in zip(with_all, with_none, strict=True):
+        assert one.transcript == other.transcript
+        assert one.events == other.events
+        for segments in zip(one.segments, other.segments, strict=True):
+            np.testing.assert_array_equal(*(s.token_ids for s in segments))
+            np.testing.assert_allclose(*(s.log_probs for s in segments), atol=1e-4)
+
+
 def test_rollouts_of_a_task_differ(played):
     texts = [[entry.text for entry in t.transcript] for t in played[0][:3]]
     assert texts[0] != texts[1] != texts[2]

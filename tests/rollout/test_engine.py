@@ -271,6 +271,25 @@ def test_few_slots_decode_in_fewer_rows_with_the_same_result(model, weights, eng
     assert other.stats.slot_steps < engine.stats.slot_steps
 
 
+def test_the_next_chunk_may_run_while_the_host_reads_the_last_one(
+    model, weights, engine_config, engine
+):
+    asked = [request(s, p, seed=s) for s, p in enumerate(prompts(5, 40, 150, 290))]
+    plain = run(engine, *asked)
+    ahead = Engine(dataclasses.replace(engine_config, overlap=True), model, STOP)
+    ahead.load(weights)
+    for each in asked:
+        ahead.submit(each)
+    assert ahead.step() == []  # nothing is read before the second step
+    done = {}
+    while ahead.pending:
+        for generation in ahead.step():
+            done[generation.slot] = generation
+    assert {s: g.token_ids for s, g in done.items()} == {s: g.token_ids for s, g in plain.items()}
+    again = run(ahead, *asked)
+    assert {s: g.token_ids for s, g in again.items()} == {s: g.token_ids for s, g in plain.items()}
+
+
 def test_a_cache_in_parts_gives_the_same_result(model, weights, engine_config, engine):
     config = dataclasses.replace(engine_config, attend_buckets=(32, 64, 256), decode_rows=(2,))
     other = Engine(config, model, STOP)
