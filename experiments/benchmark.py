@@ -59,15 +59,22 @@ def main(argv):
         )
         if _TRACE.value:
             jax.profiler.start_trace(_TRACE.value)
+        failed = []
         for name in _SUITES.value:
             logging.info("Suite %s", name)
-            report["suites"][name] = SUITES[name](options)
+            try:
+                report["suites"][name] = SUITES[name](options)
+            except RuntimeError as error:  # a peer's; the other suites are worth having
+                logging.error("Suite %s: %s", name, error)
+                failed.append(name)
             (output / "benchmark.json").write_text(json.dumps(_plain(report), indent=2) + "\n")
             (output / "benchmark.md").write_text(markdown(report))
         if _TRACE.value:
             jax.profiler.stop_trace()
     rich.print(markdown(report))
     rich.print(f"Wrote benchmark.json and benchmark.md to {output}")
+    if failed:
+        raise ValueError(f"These suites failed, see above: {', '.join(failed)}.")
 
 
 def markdown(report: dict) -> str:
