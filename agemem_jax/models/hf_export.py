@@ -5,6 +5,7 @@ A directory appears whole, by one rename, or not at all.
 """
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -66,10 +67,22 @@ def export_model(
     with _made_whole(directory) as folder:
         _write_json(folder / "config.json", values)
         _write_weights(folder, config, params, DTYPES[dtype], max_shard_size)
-        tokenizer.save_pretrained(folder)
+        _with_roles(tokenizer, stop_id).save_pretrained(folder)
         transformers.GenerationConfig(do_sample=True, temperature=1.0, **tokens).save_pretrained(
             folder
         )
+
+
+def _with_roles(
+    tokenizer: transformers.PreTrainedTokenizerFast, stop_id: int
+) -> transformers.PreTrainedTokenizerFast:
+    """A copy that names its end and its padding; trainers stop where it does not."""
+    tokenizer = copy.deepcopy(tokenizer)
+    stop = tokenizer.convert_ids_to_tokens(stop_id)
+    for role in ("eos_token", "pad_token"):
+        if getattr(tokenizer, role) is None:
+            setattr(tokenizer, role, stop)
+    return tokenizer
 
 
 def export_adapter(

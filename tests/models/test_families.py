@@ -148,6 +148,8 @@ def test_an_exported_model_gives_transformers_and_us_the_same_logits(family_orac
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert again.dtype == torch.float32 and again.config.eos_token_id == 2
+    roles = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert roles.eos_token_id == 2 and roles.pad_token_id is not None
     expected = oracle.logits(tokens)
     with torch.no_grad():
         theirs = again.eval()(torch.from_numpy(tokens.astype(np.int64))).logits.numpy()

@@ -25,16 +25,13 @@ import torch  # noqa: E402
 import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from peak_memory import peak_memory  # noqa: E402
-from transformers import AutoTokenizer, GenerationConfig, TrainerCallback  # noqa: E402
+from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
 from trl.trainer import grpo_trainer  # noqa: E402
 
 
 def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
     torch.set_num_threads(os.cpu_count())
     tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
-    if tokenizer.pad_token is None:
-        pad = GenerationConfig.from_pretrained(directory).pad_token_id
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     word = next(w for w in (" cat", " a", "a") if len(tokenizer(w)["input_ids"]) == 1)
     steps = repeats + 1
     prompts = [word * shape["prompt"]] * (shape["prompts"] * (steps + 1))
