@@ -12,6 +12,7 @@ from concurrent import futures
 
 import jax
 import numpy as np
+from absl import logging
 
 from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout.engine import Engine
@@ -200,7 +201,9 @@ def _alone(shape: Shape, repeats: int) -> dict[str, list[float]]:
     """In a process of its own, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measure_step, shape, repeats).result()
+        measured = pool.submit(measure_step, shape, repeats).result()
+    logging.info("%s: %s", shape, json.dumps(measured))
+    return measured
 
 
 def _peers_of(shape: Shape, options: Options) -> dict[str, dict[str, list[float]]]:
@@ -210,11 +213,20 @@ def _peers_of(shape: Shape, options: Options) -> dict[str, dict[str, list[float]
         directory = shapes.export_for_peers(options.folder)["hf"]
     settings = json.dumps(dataclasses.asdict(shape) | {"group": GRPO.group_size})
     common = (str(directory), settings, str(options.repeats))
-    peers = {"TRL float32": run_peer(options.environments, "trl", "trl_grpo.py", *common)}
     if shape.model == "small":
-        peers["Tunix float32"] = run_peer(options.environments, "tunix", "tunix_grpo.py", *common)
+        scripts = {
+            "TRL float32": ("trl", "trl_grpo.py"),
+            "Tunix float32": ("tunix", "tunix_grpo.py"),
+        }
     else:
-        peers["TRL bfloat16"] = run_peer(
-            options.environments, "trl", "trl_grpo.py", *common, "bfloat16"
-        )
+        scripts = {
+            "TRL float32": ("trl", "trl_grpo.py"),
+            "TRL bfloat16": ("trl", "trl_grpo.py", "bfloat16"),
+        }
+    peers = {}
+    for name, (environment, script, *more) in scripts.items():
+        try:
+            peers[name] = run_peer(options.environments, environment, script, *common, *more)
+        except RuntimeError as error:  # the others took minutes, and are worth having
+            logging.error("%s: %s", name, error)
     return peers

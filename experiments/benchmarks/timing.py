@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 _LESS_IS_MORE = ("s", "ms", "GiB", "tokens")
 # Spares torch a tenth of its time: memory that it frees is kept for its next tensors.
@@ -174,4 +175,6 @@ def run_peer(
     )  # fmt: skip
     if result.returncode:
         raise RuntimeError(f"{script} failed: {result.stderr[-2000:]}")
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    printed = result.stdout.strip().splitlines()[-1]
+    logging.info("%s %s: %s", script, " ".join(arguments[1:]), printed)
+    return json.loads(printed)

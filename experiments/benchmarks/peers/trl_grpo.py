@@ -38,9 +38,11 @@ def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
     data, extra, options = {"prompt": prompts}, {}, {}
     if shape["turns"] > 1:
         tokenizer.chat_template = (
-            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+            "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n"
             "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
         )
+        tokenizer.response_schema = {"type": "object"}  # wanted, but `always_call` parses
         data = {"prompt": [[{"role": "user", "content": text}] for text in prompts]}
         extra = {"environment_factory": make_environment(word * shape["observation"])}
         options = {"max_tool_calling_iterations": shape["turns"] - 1}

@@ -60,6 +60,11 @@ def tokens(count: int, size: int) -> str:
     return " ".join(map(str, RNG.integers(10, size, count)))
 
 
+def _response(shape: dict) -> int:
+    """What an episode adds to its prompt, at most; rollout and learner must agree on it."""
+    return shape["turns"] * (shape["new"] + shape["observation"] + 2) + 8
+
+
 def main(directory: str, shape: dict, repeats: int) -> None:
     values = json.loads(open(os.path.join(directory, "config.json")).read())
     config = llama.ModelConfig(
@@ -74,8 +79,8 @@ def main(directory: str, shape: dict, repeats: int) -> None:
     with mesh:
         actor, reference = (llama.Llama3(config, rngs=nnx.Rngs(0)) for _ in range(2))
     steps = repeats + 1
-    turns, new, observation = shape["turns"], shape["new"], shape["observation"]
-    response = turns * new + (turns - 1) * (observation + 2) + 8
+    turns, new = shape["turns"], shape["new"]
+    response = _response(shape)
     many = turns > 1
     prompt = shape["prompt"] + (response if many else 0)
     roles = rl_cluster.Role
@@ -166,12 +171,11 @@ def several_turns(cluster, data, shape, size) -> dict[str, list[float]]:
         return result
 
     agentic_rl_learner.AgenticRLLearner._model_call = timed_call
-    length = shape["turns"] * (shape["new"] + shape["observation"] + 2) + 8
     learner = agentic_grpo_learner.GRPOLearner(
         rl_cluster=cluster, chat_parser=Parser(), env_class=Environment, reward_fns=None,
         algo_config=agentic_grpo_learner.GRPOConfig(
             num_generations=shape["group"], num_iterations=1, beta=0.1, epsilon=0.2,
-            max_response_length=length, max_concurrency=shape["prompts"] * shape["group"],
+            max_response_length=_response(shape), max_concurrency=shape["prompts"] * shape["group"],
         ),
     )  # fmt: skip
     update = cluster.update_actor
