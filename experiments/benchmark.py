@@ -8,7 +8,6 @@ Peers run one after the other in the same run as ours. Absolute figures move fro
 machine, ratios less. Writes benchmark.json and benchmark.md into --output.
 """
 
-import dataclasses
 import json
 import pathlib
 import tempfile
@@ -18,7 +17,7 @@ import rich
 from absl import app, flags, logging
 
 from experiments import cli
-from experiments.benchmarks import agemem, decode, growth, grpo, memory, startup, timing
+from experiments.benchmarks import agemem, decode, growth, grpo, memory, reports, startup, timing
 from experiments.benchmarks.options import Options
 
 SUITES = {
@@ -67,47 +66,16 @@ def main(argv):
             except RuntimeError as error:  # a peer's; the other suites are worth having
                 logging.error("Suite %s: %s", name, error)
                 failed.append(name)
-            (output / "benchmark.json").write_text(json.dumps(_plain(report), indent=2) + "\n")
-            (output / "benchmark.md").write_text(markdown(report))
+            (output / "benchmark.json").write_text(
+                json.dumps(reports.plain(report), indent=2) + "\n"
+            )
+            (output / "benchmark.md").write_text(reports.markdown(report))
         if _TRACE.value:
             jax.profiler.stop_trace()
-    rich.print(markdown(report))
+    rich.print(reports.markdown(report))
     rich.print(f"Wrote benchmark.json and benchmark.md to {output}")
     if failed:
         raise ValueError(f"These suites failed, see above: {', '.join(failed)}.")
-
-
-def markdown(report: dict) -> str:
-    """The report as Markdown: one table for each suite."""
-    lines = ["# Benchmark", ""]
-    lines += [f"- {name}: {value}" for name, value in report["machine"].items()] + [""]
-    for name, cases in report["suites"].items():
-        lines += [f"## {name}", "", "| case | ours | peer | times as fast | wanted |"]
-        lines += ["|---|---|---|---|---|"]
-        for case in cases:
-            others = dict(case.peers)
-            if case.limit is not None:
-                others["limit"] = case.limit
-            first = f"| {case.name} | {case.ours} |"
-            for other, measured in others.items():
-                wanted = case.wanted.get(other)
-                wanted = "" if wanted is None else f"{wanted:g}"
-                ratio = case.ratio(measured)
-                lines.append(f"{first} {other}: {measured} | {ratio:.2f} | {wanted} |")
-                first = "| | |"
-            if not others:
-                lines.append(f"{first} | | |")
-        notes = [f"- {case.name}: {case.note}" for case in cases if case.note]
-        lines += ["", *notes, ""] if notes else [""]
-    return "\n".join(lines)
-
-
-def _plain(report: dict) -> dict:
-    suites = {
-        name: [dataclasses.asdict(case) for case in cases]
-        for name, cases in report["suites"].items()
-    }
-    return report | {"suites": suites}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import benchmark
+from experiments.benchmarks import reports
 from experiments.benchmarks.timing import Case, Timing
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def test_the_table_holds_every_peer_the_limit_and_what_was_wanted():
         "decode", Timing((30.0,), "tokens/s"), {"other": Timing((10.0,), "tokens/s")},
         limit=Timing((60.0,), "tokens/s"), wanted={"other": 2.5, "limit": 0.6}, note="alone",
     )  # fmt: skip
-    text = benchmark.markdown({"machine": {"cores": 2}, "suites": {"decode": [case]}})
+    text = reports.markdown({"machine": {"cores": 2}, "suites": {"decode": [case]}})
     assert (
         "| decode | 30 (30 to 30) tokens/s | other: 10 (10 to 10) tokens/s | 3.00 | 2.5 |" in text
     )
