@@ -43,12 +43,15 @@ class PackingConfig:
       rows: rows per microbatch.
       max_microbatches: room for microbatches in one batch. A batch that needs more
         doubles it until it fits (and compiles once more).
+      share: whether segments that start alike share tokens in a row. The gradients are the
+        same; without it the work is what it would be for anyone else.
     """
 
     row_lengths: tuple[int, ...] = (1024, 2048)
     max_targets: int | None = None
     rows: int = 4
     max_microbatches: int = 64
+    share: bool = True
 
     def __post_init__(self):
         lengths = tuple(self.row_lengths)
@@ -110,7 +113,7 @@ class _Piece:
     """One segment, cut behind its last action token, with its targets' weights.
 
     Of a segment that starts with the shared prefix only the rest is kept, and `start` is
-    the prefix's length.
+    the prefix's length. A piece that is `alone` shares no tokens with others.
     """
 
     start: int
@@ -120,6 +123,7 @@ class _Piece:
     log_probs: np.ndarray
     weights: np.ndarray
     advantage: float
+    alone: bool = False
 
     @property
     def num_inputs(self) -> int:
@@ -239,7 +243,7 @@ class _Order:
 
 
 def _common_inputs(first: _Piece, second: _Piece) -> int:
-    if first.start != second.start:
+    if first.start != second.start or first.alone or second.alone:
         return 0
     length = min(first.num_inputs, second.num_inputs)
     differ = np.flatnonzero(first.token_ids[:length] != second.token_ids[:length])
@@ -300,6 +304,8 @@ def pack(
     """
     prefix_ids = np.asarray(prefix, np.int32).reshape(-1)
     pieces = _pieces(trajectories, advantages, normalisation, prefix_ids)
+    if not config.share:
+        pieces = [dataclasses.replace(piece, alone=True) for piece in pieces]
     longest = max((piece.num_inputs for piece in pieces), default=1)
     fitting = [length for length in config.row_lengths if length >= longest]
     if not fitting:

@@ -57,7 +57,9 @@ def run_update(options: Options) -> list[Case]:
     prefix = player.rules(config.episode).shared_prefix
     together = packing.pack(trajectories, advantages, config.packing, prefix=prefix)
     longest = max(len(s.token_ids) for t in trajectories for s in t.segments)
-    plain = dataclasses.replace(config.packing, row_lengths=(longest,), max_microbatches=256)
+    plain = dataclasses.replace(
+        config.packing, row_lengths=(longest,), max_microbatches=256, share=False
+    )
     apart = packing.pack([each_step_alone(t) for t in trajectories], advantages, plain)
     grpo = dataclasses.replace(config.grpo, beta=0.0)
     step = update.make_update(backbone.config, grpo, config.optimizer)

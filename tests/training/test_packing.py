@@ -1,5 +1,6 @@
 """Packing: every action token once, in its own context, with the weight of the formula."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -152,6 +153,14 @@ def test_the_rollouts_of_a_task_and_the_segments_of_a_trajectory_share_what_they
     # The last token of a segment is only a target: 10 - 1 and 7 - 1 inputs, 4 of them shared.
     assert (batch.visible_to > 0).sum() == 4 + 3 * (9 - 4) + 3 * (6 - 4)
     assert int(batch.num_microbatches) == 1 and batch.target_mask.sum() == 3 * 5
+
+    apart = pack(rollouts, np.ones(3), dataclasses.replace(config, share=False))
+    assert (apart.visible_to > 0).sum() == 3 * 9 + 3 * 6
+    trained = [
+        sorted((context, token, values) for context, token, _, values in unpacked(each))
+        for each in (apart, batch)
+    ]
+    assert trained[0] == trained[1]
 
 
 @settings(max_examples=30, deadline=None)
