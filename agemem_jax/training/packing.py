@@ -11,23 +11,26 @@ token] for what the model reads, [microbatch, row, target] for what is trained.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
-from typing import Protocol
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.rollout.trajectory import Segment
 from agemem_jax.training.loss import NORMALISATIONS
-
-
-class HasSegments(Protocol):
-    """What packing needs of a trajectory or a demonstration."""
-
-    segments: list[Segment]
+from agemem_jax.training.pieces import (
+    Extent,
+    HasSegments,
+    Order,
+    Piece,
+    common_inputs,
+    count_steps,
+    cut,
+    weight,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,151 +111,9 @@ class Batch:
     num_microbatches: Int[Array, ""]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Piece:
-    """One segment, cut behind its last action token, with its targets' weights.
-
-    Of a segment that starts with the shared prefix only the rest is kept, and `start` is
-    the prefix's length. A piece that is `alone` shares no tokens with others.
-    """
-
-    start: int
-    token_ids: np.ndarray
-    target_index: np.ndarray  # index of the target in token_ids
-    step_index: np.ndarray
-    log_probs: np.ndarray
-    weights: np.ndarray
-    advantage: float
-    alone: bool = False
-
-    @property
-    def num_inputs(self) -> int:
-        return len(self.token_ids) - 1
-
-    @property
-    def num_targets(self) -> int:
-        return len(self.target_index)
-
-
-def _weights(steps: list[list[tuple[int, int]]], normalisation: str) -> list[dict[int, float]]:
-    """Weight of one action token, by trajectory and step.
-
-    Args:
-      steps: for every trajectory its (step index, action tokens) pairs.
-      normalisation: what counts equally, see `grpo_loss`.
-    """
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"normalisation is {normalisation!r}; it must be one of {', '.join(NORMALISATIONS)}."
-        )
-    num_steps = sum(len(trajectory) for trajectory in steps)
-    num_tokens = sum(count for trajectory in steps for _, count in trajectory)
-    num_trajectories = sum(bool(trajectory) for trajectory in steps)
-    result = []
-    for trajectory in steps:
-        if normalisation == "step":
-            share = {step: 1.0 / (num_steps * count) for step, count in trajectory}
-        elif normalisation == "trajectory":
-            of_step = num_trajectories * len(trajectory)
-            share = {step: 1.0 / (of_step * count) for step, count in trajectory}
-        else:
-            share = {step: 1.0 / num_tokens for step, _ in trajectory}
-        result.append(share)
-    return result
-
-
-def _pieces(
-    trajectories: Sequence[HasSegments],
-    advantages: Sequence[float],
-    normalisation: str,
-    prefix: Int[np.ndarray, " prefix"],
-) -> list[_Piece]:
-    """Cuts segments down to what training needs and weighs their targets."""
-    steps = []
-    for index, trajectory in enumerate(trajectories):
-        counts: dict[int, int] = {}
-        seen: dict[int, int] = {}
-        for number, segment in enumerate(trajectory.segments):
-            if len(segment.token_ids) and segment.action_mask[0]:
-                raise ValueError(
-                    f"Segment {number} of trajectory {index} starts with an action token; an "
-                    "action needs at least one prompt token before it."
-                )
-            found, tokens = np.unique(
-                np.asarray(segment.step_index)[np.asarray(segment.action_mask, bool)],
-                return_counts=True,
-            )
-            for step, count in zip(found.tolist(), tokens.tolist(), strict=True):
-                if step in seen:
-                    raise ValueError(
-                        f"Step {step} of trajectory {index} has action tokens in segments "
-                        f"{seen[step]} and {number}; every step must be trained in one segment."
-                    )
-                seen[step], counts[step] = number, count
-        steps.append(list(counts.items()))
-
-    pieces = []
-    for trajectory, advantage, share in zip(
-        trajectories, advantages, _weights(steps, normalisation), strict=True
-    ):
-        for segment in trajectory.segments:
-            target_index = np.flatnonzero(segment.action_mask)
-            if not len(target_index):
-                continue
-            step_index = np.asarray(segment.step_index)[target_index]
-            token_ids = np.asarray(segment.token_ids)
-            # The token that predicts the first target must stay in the row.
-            shares = target_index[0] > len(prefix) and np.array_equal(
-                token_ids[: len(prefix)], prefix
-            )
-            start = len(prefix) if shares else 0
-            pieces.append(
-                _Piece(
-                    start=start,
-                    token_ids=token_ids[start : target_index[-1] + 1],
-                    target_index=target_index - start,
-                    step_index=step_index,
-                    log_probs=np.asarray(segment.log_probs)[target_index],
-                    weights=np.array([share[step] for step in step_index.tolist()]),
-                    advantage=float(advantage),
-                )
-            )
-    return pieces
-
-
-class _Order:
-    """Pieces in lexicographic order, so that the ones that start alike are neighbours."""
-
-    def __init__(self, pieces: Sequence[_Piece]):
-        keys = [(piece.start, piece.token_ids[:-1].astype(">u4").tobytes()) for piece in pieces]
-        order = sorted(range(len(pieces)), key=lambda index: (keys[index], index))
-        self.pieces = [pieces[index] for index in order]
-        self._shared = [0] + [
-            _common_inputs(before, after) for before, after in itertools.pairwise(self.pieces)
-        ]
-
-    def shared(self, first: int, second: int) -> int:
-        """How many input tokens two pieces start alike with."""
-        return min(self._shared[first + 1 : second + 1])
-
-    def clusters(self) -> list[range]:
-        """Runs of pieces that share anything, the largest first."""
-        starts = [index for index, shared in enumerate(self._shared) if not shared]
-        runs = [range(a, b) for a, b in itertools.pairwise([*starts, len(self.pieces)])]
-        return sorted(runs, key=lambda run: -sum(self.pieces[i].num_inputs for i in run))
-
-
-def _common_inputs(first: _Piece, second: _Piece) -> int:
-    if first.start != second.start or first.alone or second.alone:
-        return 0
-    length = min(first.num_inputs, second.num_inputs)
-    differ = np.flatnonzero(first.token_ids[:length] != second.token_ids[:length])
-    return int(differ[0]) if len(differ) else length
-
-
-def _place(pieces: list[_Piece], length: int, max_targets: int) -> list[list[_Piece]]:
+def _place(pieces: list[Piece], length: int, max_targets: int) -> list[list[Piece]]:
     """Deals pieces into rows; each goes where most of it stands already and the rest fits."""
-    order = _Order(pieces)
+    order = Order(pieces)
     rows: list[list[int]] = []  # places in `order`, ascending
     room: list[tuple[int, int]] = []
     for run in order.clusters():
@@ -284,6 +145,7 @@ def pack(
     *,
     normalisation: str = "step",
     prefix: Sequence[int] = (),
+    gather: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> Batch:
     """Packs the segments of trajectories into the arrays of one optimiser step.
 
@@ -294,6 +156,9 @@ def pack(
       normalisation: "step", "trajectory" or "token", see `grpo_loss`.
       prefix: tokens that many segments start with (system prompt and tool schemas); they
         are computed once per microbatch instead of once per segment.
+      gather: gives what every process called it with, when each packs its own share of a
+        batch: the weights then add up to 1 over all, and all arrays have one shape. Values
+        are dictionaries of numbers.
 
     Returns:
       A batch of numpy arrays. Without any action token it has no real microbatch.
@@ -302,11 +167,18 @@ def pack(
       ValueError: a segment is longer than the longest row, or breaks the rules of
         `Segment`; the sentence says which.
     """
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(
+            f"normalisation is {normalisation!r}; it must be one of {', '.join(NORMALISATIONS)}."
+        )
     prefix_ids = np.asarray(prefix, np.int32).reshape(-1)
-    pieces = _pieces(trajectories, advantages, normalisation, prefix_ids)
+    steps = count_steps(trajectories)
+    pieces = cut(trajectories, advantages, steps, prefix_ids)
     if not config.share:
         pieces = [dataclasses.replace(piece, alone=True) for piece in pieces]
-    longest = max((piece.num_inputs for piece in pieces), default=1)
+    extent = Extent.measure(pieces, steps)
+    extent = Extent.of_all([Extent(**part) for part in gather(dataclasses.asdict(extent))])
+    longest, most = extent.longest, extent.most_targets
     fitting = [length for length in config.row_lengths if length >= longest]
     if not fitting:
         raise ValueError(
@@ -316,7 +188,6 @@ def pack(
         )
     length = fitting[0]
     max_targets = min(config.max_targets or length, length)
-    most = max((piece.num_targets for piece in pieces), default=0)
     if most > max_targets:
         wider = length if most > 2 * max_targets else min(2 * max_targets, length)
         logging.warning(
@@ -328,7 +199,8 @@ def pack(
         max_targets = wider
 
     rows = _place(pieces, length, max_targets)
-    num_microbatches = -(-len(rows) // config.rows)
+    counts = gather({"microbatches": -(-len(rows) // config.rows)})
+    num_microbatches = max(each["microbatches"] for each in counts)
     room = config.max_microbatches
     while room < num_microbatches:
         room *= 2
@@ -339,16 +211,19 @@ def pack(
             config.max_microbatches,
             room,
         )
-    return _fill(rows, (room, config.rows), length, max_targets, num_microbatches, prefix_ids)
+    weigh = functools.partial(weight, extent, normalisation=normalisation)
+    shape = (room, config.rows)
+    return _fill(rows, shape, length, max_targets, num_microbatches, prefix_ids, weigh)
 
 
 def _fill(
-    rows: list[list[_Piece]],
+    rows: list[list[Piece]],
     shape: tuple[int, int],
     length: int,
     max_targets: int,
     num_microbatches: int,
     prefix: Int[np.ndarray, " prefix"],
+    weigh: Callable[[int, int], float],
 ) -> Batch:
     """Writes placed pieces into arrays; padding is zero everywhere."""
     by_token = {
@@ -372,7 +247,7 @@ def _fill(
         end, target, steps = 0, 0, 0
         path, before = np.zeros(0, np.int64), None  # where the inputs of a piece stand
         for piece in pieces:
-            shared = 0 if before is None else _common_inputs(before, piece)
+            shared = 0 if before is None else common_inputs(before, piece)
             by_token["visible_to"][index, path[shared:]] = end  # nothing follows them any more
             added = slice(end, end + piece.num_inputs - shared)
             by_token["tokens"][index, added] = piece.token_ids[shared:-1]
@@ -388,7 +263,7 @@ def _fill(
                 "step_ids": steps + 1 + inverse,
                 "old_log_probs": piece.log_probs,
                 "advantages": piece.advantage,
-                "weights": piece.weights,
+                "weights": [weigh(piece.steps_of_trajectory, n) for n in piece.tokens_of_step],
             }
             for name, value in values.items():
                 by_target[name][index, target : target + piece.num_targets] = value
