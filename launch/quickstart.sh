@@ -8,7 +8,7 @@
 # metrics.jsonl, TensorBoard events, evaluation.json and .csv, learning_curve.png,
 # trajectories.md. A run that was interrupted continues where it stopped.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 workdir="${1:-runs/quickstart}"
 python experiments/train.py --config=experiments/configs/quickstart.py --workdir="${workdir}"
 python experiments/evaluate.py --workdir="${workdir}" --methods=agemem_norl,agemem
