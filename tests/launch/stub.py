@@ -32,6 +32,7 @@ def main(arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     if action in signals:
         time.sleep(PATIENCE)
+        return f"Error: SIGTERM did not come within {PATIENCE:.0f} s."
     return int(action)
 
 
