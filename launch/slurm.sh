@@ -58,7 +58,7 @@ for ((restarts = 0; ; restarts++)); do
     echo "slurm.sh: gave up after ${restarts} restarts." >&2
     exit "${status}"
   fi
-  echo "slurm.sh: status ${status}; starting all tasks again ($((restarts + 1)) of ${MAX_RESTARTS})." >&2
+  echo "slurm.sh: starting all tasks again ($((restarts + 1)) of ${MAX_RESTARTS})." >&2
 done
 
 # Told to stop: by the time limit, while the job still counts as running, or by scancel.

@@ -17,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/rules.sh
 
-name="" zone="" accelerator="" project="" runtime="" spot="" dry_run="" delete=""
+name="" zone="" accelerator="" project="" runtime="" spot="" dry_run="" delete="" created=""
 while (($#)) && [[ "$1" != -- ]]; do
   case "$1" in
     --name=* | --zone=* | --accelerator=* | --project=* | --runtime=*)
@@ -64,9 +64,11 @@ worker() {  # worker NUMBER|all ACTION [argument ...]; see tpu_worker.sh
 # READY, or why not: empty where nothing was asked for yet.
 find_state() {
   state="$(resource describe --format='value(state.state)' 2>/dev/null || true)"
-  if [[ -n "${dry_run}" ]]; then state="${pretended}"; fi
+  if [[ -n "${dry_run}" ]]; then state="${created:+ACTIVE}"; fi
+  if [[ "${state}" != ACTIVE ]]; then return; fi
   # A preempted machine shows before its queued resource does.
-  if [[ "${state}" == ACTIVE ]]; then state="$(vm describe "${name}" --format='value(state)')"; fi
+  state="$(vm describe "${name}" --format='value(state)' || echo UNKNOWN)"
+  if [[ -n "${dry_run}" ]]; then state=READY; fi
 }
 
 make_ready() {
@@ -74,7 +76,7 @@ make_ready() {
     case "${state}" in
       "") resource create --node-id="${name}" --accelerator-type="${accelerator}" \
             --runtime-version="${runtime}" ${spot:+--spot}
-          pretended=READY ;;
+          created=yes ;;
       SUSPENDING | SUSPENDED | PREEMPTED | TERMINATED) resource delete --force ;;
       FAILED) fail "the queued resource ${name} failed; --delete gives it back" ;;
       *) echo "${name} is ${state}; waiting." >&2; sleep "${POLL:-30}" ;;
@@ -85,13 +87,13 @@ make_ready() {
 install() {
   local archive="${TMPDIR:-/tmp}/${name}.tar.gz"
   # What git knows or could know: no environments, runs or caches.
-  run bash -c "git ls-files -z --cached --others --exclude-standard | tar -czf ${archive} --null -T -"
+  local pack="git ls-files -z --cached --others --exclude-standard"
+  run bash -c "${pack} | tar --create --gzip --null --files-from=- --file=${archive@Q}"
   vm scp "${archive}" "${name}:agemem.tar.gz" --worker=all
   vm ssh "${name}" --worker=all --command="mkdir -p agemem && tar -xzf agemem.tar.gz -C agemem"
   worker all install
 }
 
-pretended=""
 if [[ -n "${delete}" ]]; then
   worker all stop || true  # there may be no machine any more
   resource delete --force
@@ -104,14 +106,16 @@ while :; do
     install
     worker all start "$@"
   fi
-  # The log ends with the process, or with the connection.
-  while worker 0 follow || true; [[ "$(worker 0 state || true)" == *"agemem: running"* ]]; do :; done
+  # This ends with the program, or with the connection.
+  worker 0 follow || true
+  if [[ "$(worker 0 state || true)" == *"agemem: running"* ]]; then continue; fi
   find_state
   if [[ "${state}" != READY ]]; then continue; fi  # preempted: no fault of the job
   failure=0 again=0
   statuses="$(worker all finish "$(patience "$@")" | sed -n 's/.*agemem: status //p' || true)"
   if [[ -n "${dry_run}" ]]; then statuses=0; fi
   for status in ${statuses:-${PREEMPTED}}; do  # no answer: the machines have just gone
+    if ((status)); then echo "tpu_pod.sh: a worker ended with status ${status}." >&2; fi
     if asks_for_restart "${status}"; then again="${status}"
     elif ((failure == 0)); then failure="${status}"; fi
   done
@@ -120,5 +124,5 @@ while :; do
     echo "tpu_pod.sh: gave up after ${MAX_RESTARTS} restarts." >&2
     exit "${again}"
   fi
-  echo "tpu_pod.sh: status ${again}; starting all workers again (${restarts} of ${MAX_RESTARTS})." >&2
+  echo "tpu_pod.sh: starting all workers again (${restarts} of ${MAX_RESTARTS})." >&2
 done

@@ -18,7 +18,7 @@ is_running() { kill -0 "$(cat "${folder}/pid" 2>/dev/null)" 2>/dev/null; }
 # Waits until the program ended; false if it had to be killed after so many seconds.
 finish() {
   local deadline=$((SECONDS + $1))
-  while is_running && ((SECONDS < deadline)); do sleep 0.5; done
+  while is_running && ((SECONDS < deadline)); do sleep 0.2; done
   if ! is_running; then return; fi
   kill -KILL -- "-$(cat "${folder}/pid")" || true
   return 1
@@ -44,7 +44,9 @@ case "${action}" in
     status=0
     python "${program}" --distributed "$@" || status=$?
     echo "${status}" > "${folder}/status" ;;
-  follow) tail --lines=100 --follow --pid="$(cat "${folder}/pid")" "${folder}/log" ;;
+  follow)
+    tail --lines=100 --follow --sleep-interval=0.2 --pid="$(cat "${folder}/pid")" \
+      "${folder}/log" ;;
   state) if is_running; then echo "agemem: running"; fi ;;
   stop)
     kill -TERM -- "-$(cat "${folder}/pid")" || true

@@ -21,8 +21,10 @@ stop() {
 }
 
 start() {
-  local node
+  local node port
   node="$(hostname -s)"
+  # By the folder, so that two such clusters do not meet.
+  port=$((20000 + $(cksum <<< "${folder}" | cut -d ' ' -f 1) % 5000 * 2))
   mkdir -p "${folder}/state" "${folder}/spool"
   chmod 755 "${folder}"
   # What both daemons and clients show each other to prove who they are.
@@ -35,8 +37,8 @@ start() {
 ClusterName=one
 SlurmctldHost=${node}
 SlurmUser=root
-SlurmctldPort=46817
-SlurmdPort=46818
+SlurmctldPort=${port}
+SlurmdPort=$((port + 1))
 AuthType=auth/munge
 AuthInfo=socket=${folder}/munge.socket
 CredType=cred/munge

@@ -24,6 +24,7 @@ def test_a_dry_run_prints_every_command_in_order():
     where = ["--zone=us-west4-a", "--project=p", "--quiet"]
     queued, vm = (["gcloud", "compute", "tpus", kind] for kind in ("queued-resources", "tpu-vm"))
     describe = [*queued, "describe", "pod", *where, "--format=value(state.state)"]
+    describe_machines = [*vm, "describe", "pod", "--format=value(state)", *where]
 
     def ssh(worker, action):
         script = f"--command=bash agemem/launch/tpu_worker.sh {action}"
@@ -36,10 +37,11 @@ def test_a_dry_run_prints_every_command_in_order():
             "--runtime-version=v2-alpha-tpuv5-lite", "--spot",
         ],
         describe,
+        describe_machines,
         ssh(0, "state"),
         [
             "bash", "-c", "git ls-files -z --cached --others --exclude-standard"
-            " | tar -czf /tmp/pod.tar.gz --null -T -",
+            " | tar --create --gzip --null --files-from=- --file='/tmp/pod.tar.gz'",
         ],
         [*vm, "scp", "/tmp/pod.tar.gz", "pod:agemem.tar.gz", "--worker=all", *where],
         [
@@ -51,6 +53,7 @@ def test_a_dry_run_prints_every_command_in_order():
         ssh(0, "follow"),
         ssh(0, "state"),
         describe,
+        describe_machines,
         ssh("all", "finish 90"),
     ]  # fmt: skip
 
