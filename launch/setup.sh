@@ -12,7 +12,13 @@ set -euo pipefail
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "${repository}"
 requirements=("${@:-requirements.txt}")
-if [[ -n "${AGEMEM_EXTRA:-}" ]]; then requirements+=("requirements-${AGEMEM_EXTRA}.txt"); fi
+if [[ -n "${AGEMEM_EXTRA:-}" ]]; then
+  requirements+=("requirements-${AGEMEM_EXTRA}.txt")
+  if [[ ! -f "requirements-${AGEMEM_EXTRA}.txt" ]]; then
+    echo "Error: AGEMEM_EXTRA=${AGEMEM_EXTRA} must be tpu or cuda." >&2
+    exit 2
+  fi
+fi
 venv="${AGEMEM_VENV:-${repository}/.venv}"
 
 if [[ "${venv}" != none ]]; then

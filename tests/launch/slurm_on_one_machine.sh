@@ -11,12 +11,13 @@ folder="${2:-/tmp/agemem-slurm}"
 export SLURM_CONF="${folder}/slurm.conf"
 
 stop() {
-  local name
+  local name pid
   for name in slurmd slurmctld munged; do
-    if [[ -f "${folder}/${name}.pid" ]]; then
-      kill "$(cat "${folder}/${name}.pid")" 2>/dev/null || true
-      rm -f "${folder}/${name}.pid"
-    fi
+    pid="$(cat "${folder}/${name}.pid" 2>/dev/null || true)"
+    if [[ -z "${pid}" ]]; then continue; fi
+    kill "${pid}" 2>/dev/null || true
+    while kill -0 "${pid}" 2>/dev/null; do sleep 0.1; done
+    rm -f "${folder}/${name}.pid"
   done
 }
 
