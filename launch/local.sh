@@ -46,7 +46,7 @@ wait_for_all() {
   local pid status deadline="" left
   again=0 failure=0
   while ((${#running[@]})); do
-    sleep 0.2
+    sleep 0.2 || true  # Ctrl-C ends it, too
     left=()
     for pid in "${running[@]}"; do
       if kill -0 "${pid}" 2>/dev/null; then left+=("${pid}"); continue; fi

@@ -1,5 +1,7 @@
 """launch/local.sh starts all processes again when it should, and only then."""
 
+import os
+import pty
 import signal
 import subprocess
 import time
@@ -70,6 +72,22 @@ def test_a_signal_is_passed_on_and_nothing_starts_again(number, tmp_path):
     process.send_signal(number)
     assert process.wait(timeout=10) == 75
     assert len(starts(tmp_path, 0)) == len(starts(tmp_path, 1)) == 1
+
+
+def test_control_c_in_a_terminal_saves_like_a_signal(tmp_path):
+    command = [*LOCAL, *write_plan(tmp_path, ["save"], ["save"])]
+    parent, terminal = pty.openpty()
+    process = subprocess.Popen(
+        # The terminal becomes the one that controls the script, as a shell would have it.
+        ["setsid", "--ctty", "--wait", *command],
+        cwd=ROOT, env=environment(), stdin=terminal, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    while not (starts(tmp_path, 0) and starts(tmp_path, 1)):
+        time.sleep(0.05)
+    os.write(parent, b"\x03")
+    assert process.wait(timeout=10) == 75
+    os.close(parent)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize("arguments", [[], ["2"], ["0", "--"], ["two", "--"], ["--config=a"]])
