@@ -27,6 +27,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
 from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times_transposed
 from agemem_jax.models.rope import rotate
+from agemem_jax.parallel import rules
 
 
 @flax.struct.dataclass
@@ -84,6 +85,7 @@ class Projection(nn.Module):
             axes, shape = axes[::-1], shape[::-1]
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(dtype)
+        kernel = rules.gather(kernel, axes)
         y = times_transposed(x, kernel) if config.stacked else scaled(self, "kernel", x @ kernel)
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
@@ -103,7 +105,8 @@ class Projection(nn.Module):
         b = self.variable("lora", "b", lambda: zeros(None, shape_b)).value
         if config.lora_dropout and self.has_rng("dropout"):
             x = nn.Dropout(config.lora_dropout, deterministic=False)(x)
-        return (x @ a.astype(x.dtype)) @ b.astype(x.dtype) * (config.lora_alpha / rank)
+        a, b = rules.gather(a.astype(x.dtype), axes_a), rules.gather(b.astype(x.dtype), axes_b)
+        return (x @ a) @ b * (config.lora_alpha / rank)
 
 
 def _norm(config: DecoderConfig, name: str) -> RMSNorm:
@@ -144,14 +147,42 @@ class Attention(nn.Module):
             query, keys = _norm(config, "q_norm")(query), _norm(config, "k_norm")(keys)
         query, keys = rotate(query, positions, rope), rotate(keys, positions, rope)
         if cache is None:
-            keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
-            mixed = attend_packed(query, keys, values, positions, packing, prefix, scoring)
+            mixed = _attend_packed(scoring, query, keys, values, positions, packing, prefix)
         else:
-            cache = _write(*cache, keys, values, positions)
-            mixed = attend_cache(query, *cache, positions, scoring)
+            mixed, cache = _attend_cache(scoring, query, keys, values, positions, cache)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
+
+
+# Logical axes of what attention takes and gives.
+_TOKENS, _HEADS = ("batch", None), ("batch", None, "heads", None)
+_KV_HEADS, _HELD = ("batch", None, "kv_heads", None), ("batch", "kv_heads", None, None)
+
+
+def _attend_packed(scoring: Scoring, query, keys, values, positions, packing, prefix):
+    """Each device attends along its own rows, with its own heads."""
+    kv = [x.swapaxes(1, 2) for x in (keys, values)]
+    prefix = () if prefix is None else prefix
+
+    def attend(query, keys, values, positions, packing, prefix):
+        return (
+            attend_packed(query, keys, values, positions, packing, prefix or None, scoring),
+        )  # fmt: skip
+
+    names = (_HEADS, _HELD, _HELD, _TOKENS, _TOKENS, _HELD)
+    return rules.per_shard(attend, names, (_HEADS,), query, *kv, positions, packing, prefix)[0]
+
+
+def _attend_cache(scoring: Scoring, query, keys, values, positions, cache):
+    """Each device writes and reads the caches of its own slots and heads."""
+
+    def attend(query, keys, values, positions, cache):
+        cache = _write(*cache, keys, values, positions)
+        return attend_cache(query, *cache, positions, scoring), cache
+
+    names = (_HEADS, _KV_HEADS, _KV_HEADS, _TOKENS, _HELD)
+    return rules.per_shard(attend, names, (_HEADS, _HELD), query, keys, values, positions, cache)
 
 
 def _write(key_parts, value_parts, keys, values, positions):
@@ -187,7 +218,7 @@ class FeedForward(nn.Module):
             gate = Projection(config, width, axes, name="gate_proj")(x)
             up = Projection(config, width, axes, name="up_proj")(x)
         hidden = ACTIVATE[config.activation](gate) * up
-        hidden = nn.with_logical_constraint(hidden, ("batch", "token", "mlp"))
+        hidden = rules.constrain(hidden, "batch", None, "mlp")
         return Projection(config, config.width, ("mlp", "embed"), name="down_proj")(hidden)
 
 
@@ -207,7 +238,21 @@ class Layer(nn.Module):
         feed_forward = MixtureOfExperts if config.has_experts(self.index) else FeedForward
         y = feed_forward(config, name="mlp")(_norm(config, "mlp_norm")(x))
         x = x + (_norm(config, "mlp_post_norm")(y) if config.post_norms else y)
-        return nn.with_logical_constraint(x, ("batch", "token", "embed")), cache
+        return rules.constrain(x, "batch", None, None), cache
+
+
+def _look_up(table, tokens, dtype):
+    """Rows of the embedding table.
+
+    Split over the width, every device looks up its part of the rows of all in its group, and
+    they exchange: the table stays where it is.
+    """
+    if not rules.current_sizes():
+        return table[tokens].astype(dtype)
+    tokens = rules.constrain(tokens, "data_batch", None)
+    parts = rules.constrain(table.astype(dtype), None, "fsdp_width")[tokens]
+    parts = rules.constrain(parts, "data_batch", None, "fsdp_width")
+    return rules.constrain(parts, "batch", None, None)
 
 
 class Decoder(nn.Module):
@@ -226,12 +271,11 @@ class Decoder(nn.Module):
         table = self.param("embedding", init, shape, jnp.float32)
         if not config.tied_embeddings:
             self.param("output", init, shape, jnp.float32)
-        x = table[tokens].astype(dtype)
+        x = _look_up(table, tokens, dtype)
         if self.has_variable("scales", "embedding"):
             x *= self.get_variable("scales", "embedding")[tokens][..., None].astype(dtype)
         if config.embedding_scale != 1.0:
             x *= jnp.asarray(config.embedding_scale, dtype)
-        x = nn.with_logical_constraint(x, ("batch", "token", "embed"))
         make = nn.remat(Layer) if config.remat and cache is None else Layer
         k, v = [], []
         for index in range(config.num_layers):
@@ -295,6 +339,11 @@ def abstract_params(config: DecoderConfig) -> PyTree:
     return nn.unbox(_abstract(config)["params"])
 
 
+def abstract_lora(config: DecoderConfig) -> PyTree:
+    """Shapes and dtypes of the LoRA matrices, likewise."""
+    return nn.unbox(_abstract(config)["lora"])
+
+
 def _abstract(config: DecoderConfig) -> dict[str, PyTree]:
     return jax.eval_shape(functools.partial(_init, config), jax.random.key(0))
 
@@ -312,6 +361,19 @@ def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
         }
 
     return merge(params, lora)
+
+
+_STAYS_FLOAT32 = "norm"  # in a parameter's path; all others are read in the compute dtype
+
+
+def in_compute_dtype(config: DecoderConfig, weights: Weights) -> Weights:
+    """Weights that compute the same in less memory, for copies that are only read."""
+    dtype = jnp.dtype(config.compute_dtype)
+
+    def cast(path, leaf):
+        return leaf if _STAYS_FLOAT32 in jax.tree_util.keystr(path) else leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, weights)
 
 
 def init_cache(

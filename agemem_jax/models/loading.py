@@ -5,12 +5,15 @@ the Hugging Face hub; what comes out does not tell which.
 """
 
 import dataclasses
+import functools
 import importlib.resources
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import transformers
 from jaxtyping import Array, Key, PyTree
@@ -27,6 +30,7 @@ from agemem_jax.models import (
 )
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
+from agemem_jax.parallel import arrays
 
 INITS = ("pretrained", "random")
 
@@ -72,6 +76,7 @@ def load_backbone(
     init: str = "pretrained",
     key: Key[Array, ""],
     param_dtype: str = "float32",
+    place: Callable[[DecoderConfig], PyTree] | None = None,
     **changes: Any,
 ) -> Backbone:
     """Loads a backbone.
@@ -82,6 +87,7 @@ def load_backbone(
       init: "pretrained" for the published or warmed-up parameters, "random" for new ones.
       key: what random parameters are drawn with.
       param_dtype: of the parameters, "float32" or "bfloat16".
+      place: gives the sharding of every parameter; by default all go to the default device.
       **changes: fields of the decoder's configuration: precision and LoRA.
 
     Raises:
@@ -95,15 +101,20 @@ def load_backbone(
     pretrained = init == "pretrained"
     spec = BACKBONES.get(name)
     if spec is not None and spec.repository is None:
-        config, params, tokenizer = _shipped(name, spec.shape, pretrained)
+        config, read_params, tokenizer = _shipped(name, spec.shape)
     else:
         folder = _locate(name)
         files = sorted(folder.glob("*.gguf"))
         read = _read_gguf if files else _read_hugging_face
-        config, params, tokenizer = read(files[0] if files else folder, pretrained, param_dtype)
+        config, read_params, tokenizer = read(files[0] if files else folder, param_dtype)
     config = dataclasses.replace(config, **changes)
-    if params is None:
-        params = decoder.init_params(config, key)
+    shardings = None if place is None else place(config)
+    if pretrained:
+        params = read_params(shardings)
+    else:
+        params = jax.jit(
+            functools.partial(decoder.init_params, config), out_shardings=shardings
+        )(key)  # fmt: skip
     return Backbone(name, config, params, tokenizer)
 
 
@@ -117,35 +128,50 @@ def _locate(name: str) -> pathlib.Path:
     return hub.download(spec.repository)
 
 
-def _shipped(name: str, config: DecoderConfig, pretrained: bool):
+def _placed(params: PyTree, shardings: PyTree | None) -> PyTree:
+    return params if shardings is None else arrays.place(params, shardings)
+
+
+# Each gives the configuration, a function from shardings to parameters, and the tokenizer.
+
+
+def _shipped(name: str, config: DecoderConfig):
     folder = assets(name)
-    tokenizer = tokenizers.from_file(folder / "tokenizer.json")
-    if not pretrained:
-        return config, None, tokenizer
-    path = folder / "warmup.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The warmed-up weights of {name} are not at {path}; train them by a warm-up that "
-            "starts from init 'random', and put them there."
-        )
-    return config, weight_files.load_params(path, decoder.abstract_params(config)), tokenizer
+
+    def read_params(shardings: PyTree | None) -> PyTree:
+        path = folder / "warmup.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"The warmed-up weights of {name} are not at {path}; train them by a warm-up that "
+                "starts from init 'random', and put them there."
+            )
+        params = weight_files.load_params(path, decoder.abstract_params(config))
+        return _placed(params, shardings)
+
+    return config, read_params, tokenizers.from_file(folder / "tokenizer.json")
 
 
-def _read_gguf(path: pathlib.Path, pretrained: bool, dtype: str):
+def _read_gguf(path: pathlib.Path, dtype: str):
     reader = gguf_import.open_gguf(path)
     config = gguf_import.read_config(reader)
-    params = gguf_import.read_params(reader, config, dtype=dtype) if pretrained else None
     tokenizer = tokenizers.from_gguf(path, reader)
     tokenizer.chat_template = gguf_import.read_chat_template(reader)
-    return config, params, tokenizer
+
+    def read_params(shardings: PyTree | None) -> PyTree:
+        return _placed(gguf_import.read_params(reader, config, dtype=dtype), shardings)
+
+    return config, read_params, tokenizer
 
 
-def _read_hugging_face(folder: pathlib.Path, pretrained: bool, dtype: str):
+def _read_hugging_face(folder: pathlib.Path, dtype: str):
     config = hf_config.read_config(folder)
     tokenizer = tokenizers.from_directory(folder)
     _check_tokenizer(folder, config, tokenizer)
-    params = hf_import.read_params(folder, config, dtype=jnp.dtype(dtype)) if pretrained else None
-    return config, params, tokenizer
+
+    def read_params(shardings: PyTree | None) -> PyTree:
+        return hf_import.read_params(folder, config, shardings=shardings, dtype=jnp.dtype(dtype))
+
+    return config, read_params, tokenizer
 
 
 def _check_tokenizer(folder: pathlib.Path, config: DecoderConfig, tokenizer) -> None:
