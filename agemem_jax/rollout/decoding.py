@@ -2,6 +2,10 @@
 
 Caches and decode states are donated and come back updated in place. Axis order:
 [slot, ...]. A call reads and writes the first parts of the cache and leaves the rest alone.
+
+On a mesh, slots are split into shards, each with its own devices. Rows that take from slots
+then stand shard by shard, and count slots from the first one of their shard, so that nothing
+travels between shards.
 """
 
 import functools
@@ -13,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.parallel import rules
 
 _BLOCK = 128  # tokens of the vocabulary that are drawn from together
 
@@ -171,7 +176,8 @@ def decode_chunk(
         hidden, cache = decoder.forward_cached(
             config, weights, state.tokens[:, None], positions[:, None], cache
         )
-        sampled, sampled_log_probs = _sample(decoder.unembed(config, weights, hidden[:, 0]), state)
+        logits = decoder.unembed(config, weights, hidden[:, 0])
+        sampled, sampled_log_probs = _sample(rules.constrain(logits, "batch", None), state)
         tokens = tokens.at[:, index].set(jnp.where(state.active, sampled, 0))
         log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
         advance = state.active.astype(jnp.int32)
@@ -192,10 +198,13 @@ def decode_chunk(
     if slots is not None:
         cache = _put(whole.first(parts), slots, cache)
         state = _put(all_states, slots, state)
+    cache, state = jax.tree.map(_keep, (cache, state))
     return whole.with_first(cache), state, (tokens, log_probs, count)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "parts"), donate_argnames=("cache",))
+@functools.partial(
+    jax.jit, static_argnames=("config", "parts", "shards"), donate_argnames=("cache",)
+)
 def prefill(
     config: DecoderConfig,
     weights: decoder.Weights,
@@ -206,6 +215,7 @@ def prefill(
     positions: Int[Array, "row token"],
     *,
     parts: int,
+    shards: int,
 ) -> decoder.Cache:
     """Copies what `sources` hold into `slots`, the keys and values of `tokens` added.
 
@@ -213,43 +223,69 @@ def prefill(
     row carry a position past the cache: both are dropped when written.
     """
     first = cache.first(parts)
-    held = _take(first, sources)
+    held = _take(first, sources, shards)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
-    return cache.with_first(_put(first, slots, held))
+    return cache.with_first(_put(first, slots, held, shards))
 
 
-@functools.partial(jax.jit, static_argnames=("parts",), donate_argnames=("cache",))
+@functools.partial(jax.jit, static_argnames=("parts", "shards"), donate_argnames=("cache",))
 def copy(
     cache: decoder.Cache,
     sources: Int[Array, " row"],
     slots: Int[Array, " row"],
     *,
     parts: int,
+    shards: int,
 ) -> decoder.Cache:
     """Copies the first parts of `sources` into `slots`; rows pad as in `prefill`."""
     first = cache.first(parts)
-    return cache.with_first(_put(first, slots, _take(first, sources)))
+    return cache.with_first(_put(first, slots, _take(first, sources, shards), shards))
 
 
-@functools.partial(jax.jit, static_argnames=("parts",), donate_argnames=("cache",))
-def share_prefix(cache: decoder.Cache, *, parts: int) -> decoder.Cache:
-    """Copies the first parts of slot 0 into every slot."""
-    first = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), cache.first(parts))
-    return cache.with_first(first)
+@functools.partial(jax.jit, static_argnames=("parts", "shards"), donate_argnames=("cache",))
+def share_prefix(cache: decoder.Cache, *, parts: int, shards: int) -> decoder.Cache:
+    """Copies the first parts of each shard's first slot into all of its slots."""
+
+    def share(x):
+        split = x.reshape(shards, -1, *x.shape[1:])
+        return _keep(jnp.broadcast_to(split[:, :1], split.shape).reshape(x.shape))
+
+    return cache.with_first(jax.tree.map(share, cache.first(parts)))
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))
 def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
     """Ends the generations of `slots`; padding is a number past the last slot."""
-    return state.replace(active=state.active.at[slots].set(False, mode="drop"))
+    active = state.active.at[slots].set(False, mode="drop")
+    return state.replace(active=rules.constrain(active, "batch"))
 
 
-def _take(tree: PyTree, slots: Int[Array, " row"]) -> PyTree:
-    return jax.tree.map(lambda x: x[jnp.minimum(slots, x.shape[0] - 1)], tree)
+def _take(tree: PyTree, slots: Int[Array, " row"], shards: int = 1) -> PyTree:
+    def take(held, places):
+        return held[jnp.minimum(places, held.shape[0] - 1)]
+
+    return jax.tree.map(lambda x: _by_shard(take, shards, x, slots), tree)
 
 
-def _put(tree: PyTree, slots: Int[Array, " row"], rows: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, row: x.at[slots].set(row, mode="drop"), tree, rows)
+def _put(tree: PyTree, slots: Int[Array, " row"], rows: PyTree, shards: int = 1) -> PyTree:
+    def put(held, places, row):
+        return held.at[places].set(row, mode="drop")
+
+    return jax.tree.map(lambda x, row: _by_shard(put, shards, x, slots, row), tree, rows)
+
+
+def _by_shard(function, shards: int, *arrays):
+    """`function` of each shard's part of the arrays, all of which are split along their first."""
+    if shards == 1:
+        return _keep(function(*arrays))
+    split = (x.reshape(shards, -1, *x.shape[1:]) for x in arrays)
+    result = jax.vmap(function)(*split)
+    return _keep(result.reshape(-1, *result.shape[2:]))
+
+
+def _keep(x):
+    """Split along slots, and a cache along its heads, as all of it is."""
+    return rules.constrain(x, "batch", *(("kv_heads",) if x.ndim == 4 else ()))
 
 
 @functools.partial(jax.jit, donate_argnames=("state",))

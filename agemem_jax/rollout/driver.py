@@ -7,7 +7,7 @@ KV cache for an episode's whole life.
 """
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -97,11 +97,19 @@ def run_episodes(
     rules: EpisodeRules,
     store: MemoryStore,
     backend: Backend,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Trajectory]:
     """Plays all rollouts and returns their trajectories in the same order.
 
     A trajectory depends on its task, its key and the weights, not on its slot nor on
     what ran beside it.
+
+    Args:
+      rollouts: what to play.
+      rules: of the episodes.
+      store: long-term memory, one row for each slot.
+      backend: what answers generations.
+      check: called between ticks; an exception that it raises ends everything.
     """
     trajectories: list[Trajectory | None] = [None] * len(rollouts)
     queue = list(range(len(rollouts)))[::-1]
@@ -123,6 +131,7 @@ def run_episodes(
             )
 
     while queue or active:
+        check()
         clears = {}
         for slot in range(backend.slots):
             if slot not in active and queue:

@@ -11,6 +11,7 @@ Prefill stops one token short of the prompt's end: decoding feeds that last toke
 first, so the vocabulary projection is never computed for prompt tokens.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,12 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.quantisation import quantise_weights
 from agemem_jax.models.stacking import stack
+from agemem_jax.parallel import rules
+from agemem_jax.parallel.mesh import batch_shards, use
 from agemem_jax.rollout import decoding
 from agemem_jax.rollout.decoding import DecodeState
 from agemem_jax.rollout.generation import (
@@ -58,6 +62,7 @@ class Engine:
         model: DecoderConfig,
         stop_id: int,
         decode: Callable[[Sequence[int]], str] | None = None,
+        mesh: Mesh | None = None,
     ):
         """Makes an engine without weights; `load` gives it some.
 
@@ -66,8 +71,23 @@ class Engine:
           model: of the decoder.
           stop_id: the token that ends a response.
           decode: text of tokens, needed for requests that stop at texts.
+          mesh: of this process's rollouts; slots and their caches are split over it.
+
+        Raises:
+          ValueError: slots or weights cannot be split over the mesh.
         """
         self.config = config
+        self._mesh, self._shards = mesh, batch_shards(mesh)
+        if config.slots % self._shards:
+            raise ValueError(
+                f"engine.slots is {config.slots}, which {self._shards} groups of devices cannot "
+                f"share evenly; take a multiple of {self._shards}."
+            )
+        if config.weights == "stacked" and mesh is not None and mesh.shape["tensor"] > 1:
+            raise ValueError(
+                "engine.weights is 'stacked', which a tensor axis cannot split; take 'as_trained' "
+                "or mesh.rollout_tensor = 1."
+            )
         self._decode = decode
         self.stats = EngineStats()
         self._trained_model = self._model = model
@@ -77,7 +97,7 @@ class Engine:
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
         self._in_flight: _Chunk | None = None
-        self._held = HeldPrefixes(config.slots, config.max_length)
+        self._held = HeldPrefixes(config.slots, config.max_length, self._shards)
         self._cache: decoder.Cache | None = None
         slots = config.slots
         self._state = DecodeState(
@@ -91,6 +111,9 @@ class Engine:
             top_ks=jnp.zeros(slots, jnp.int32),
             top_ps=jnp.ones(slots, jnp.float32),
         )
+        if mesh is not None:
+            split = rules.activation_sharding(mesh, (slots,), "batch")
+            self._state = jax.device_put(self._state, split)
 
     def load(self, weights: decoder.Weights, shared_prefix: Sequence[int] = ()) -> None:
         """Takes new weights; every cached key and value is forgotten.
@@ -101,20 +124,38 @@ class Engine:
         """
         if self._running or self._waiting:
             raise RuntimeError("Engine.load was called while generations are pending.")
-        self._model, self._weights = self._as_configured(weights)
-        if self._cache is None:
-            self._cache = decoder.init_cache(
-                self._model, self.config.slots, self.config.max_length,
-                jnp.dtype(self.config.cache_dtype), self.config.attend_lengths[:-1],
-            )  # fmt: skip
-        self._held.forget()
-        if shared_prefix:
-            prefix = np.asarray(shared_prefix, np.int32)
-            while self._prefill({0: prefix}):
-                pass
-            self._cache = decoding.share_prefix(self._cache, parts=self._parts(len(prefix)))
-            for slot in range(self.config.slots):
-                self._held.hold(slot, prefix)
+        with use(self._mesh):
+            self._model, self._weights = self._as_configured(weights)
+            if self._cache is None:
+                self._cache = self._empty_cache()
+            self._held.forget()
+            if shared_prefix:
+                self._share(np.asarray(shared_prefix, np.int32))
+
+    def _empty_cache(self) -> decoder.Cache:
+        config = self.config
+        make = functools.partial(
+            decoder.init_cache, self._model, config.slots, config.max_length,
+            jnp.dtype(config.cache_dtype), config.attend_lengths[:-1],
+        )  # fmt: skip
+        if self._mesh is None:
+            return make()
+        split = jax.tree.map(
+            lambda x: rules.activation_sharding(self._mesh, x.shape, "batch", "kv_heads"),
+            jax.eval_shape(make),
+        )
+        return jax.jit(make, out_shardings=split)()
+
+    def _share(self, prefix: Int[np.ndarray, " token"]) -> None:
+        """Computes a prefix once for each shard and copies it into every slot."""
+        firsts = range(0, self.config.slots, self.config.slots // self._shards)
+        while self._prefill(dict.fromkeys(firsts, prefix)):
+            pass
+        self._cache = decoding.share_prefix(
+            self._cache, parts=self._parts(len(prefix)), shards=self._shards
+        )
+        for slot in range(self.config.slots):
+            self._held.hold(slot, prefix)
 
     def _as_configured(self, weights: decoder.Weights) -> tuple[DecoderConfig, decoder.Weights]:
         """What `engine.weights` makes of a policy's weights, and the model to run them with."""
@@ -125,8 +166,16 @@ class Engine:
         return self._trained_model, weights
 
     def release(self) -> None:
-        """Frees the memory of cache and weights, for instance during an update."""
-        self._cache = self._weights = None
+        """Frees the memory of cache and weights, for instance during an update.
+
+        Generations that are pending are dropped.
+        """
+        if self._running:
+            with use(self._mesh):
+                self._state = decoding.halt(self._state, jnp.arange(self.config.slots))
+        for held in (self._waiting, self._running, self._partial):
+            held.clear()
+        self._cache = self._weights = self._in_flight = None
         self._held.forget()
 
     @property
@@ -168,12 +217,13 @@ class Engine:
         """
         if self._cache is None:
             raise RuntimeError("Engine.step was called before Engine.load.")
-        finished = self._collect() if self._in_flight else []
-        self._admit_waiting()
-        if self._running:
-            self._dispatch()
-            if not self.config.overlap:
-                finished += self._collect()
+        with use(self._mesh):
+            finished = self._collect() if self._in_flight else []
+            self._admit_waiting()
+            if self._running:
+                self._dispatch()
+                if not self.config.overlap:
+                    finished += self._collect()
         return finished
 
     def _dispatch(self) -> None:
@@ -183,7 +233,8 @@ class Engine:
             for slot, request in self._running.items()
         )
         running = sorted(self._running)
-        rows = next(size for size in self.config.row_counts if size >= len(running))
+        row_counts = self.config.row_counts if self._shards == 1 else (self.config.slots,)
+        rows = next(size for size in row_counts if size >= len(running))
         slots = None
         if rows < self.config.slots:
             slots = jnp.asarray(running + [self.config.slots] * (rows - len(running)), jnp.int32)
@@ -280,17 +331,39 @@ class Engine:
         """
         while self._copy(contexts):
             pass
-        chosen: list[tuple] = []
+        chosen: dict[int, list[tuple]] = {}  # by shard
         for item in sorted(self._missing(contexts), key=lambda item: item[:2]):
-            _, _, _, start, context = item
-            ahead = max((common_prefix(context, other[4]) for other in chosen), default=0)
-            if ahead <= start + _WORTH_WAITING:
-                chosen.append(item)
-            if len(chosen) == self.config.prefill_rows:
-                break
+            _, slot, _, start, context = item
+            beside = chosen.setdefault(self._shard_of(slot), [])
+            ahead = max((common_prefix(context, other[4]) for other in beside), default=0)
+            if ahead <= start + _WORTH_WAITING and len(beside) < self._rows_per_shard:
+                beside.append(item)
         if chosen:
-            self._prefill_chunk(chosen)
+            self._prefill_chunk(self._rows(chosen))
         return bool(chosen)
+
+    @property
+    def _rows_per_shard(self) -> int:
+        return -(-self.config.prefill_rows // self._shards)
+
+    def _shard_of(self, slot: int) -> int:
+        return slot * self._shards // self.config.slots
+
+    def _rows(self, chosen: Mapping[int, list[tuple]]) -> dict[int, tuple]:
+        """Items by their row in a call: shard by shard."""
+        return {
+            shard * self._rows_per_shard + place: item
+            for shard, items in chosen.items()
+            for place, item in enumerate(items)
+        }
+
+    def _places(self, rows: Mapping[int, tuple]) -> tuple[jax.Array, jax.Array]:
+        """Sources and slots of all rows of a call, counted within their shards."""
+        size = self.config.slots // self._shards
+        places = np.full((2, self._shards * self._rows_per_shard), size, np.int32)
+        for row, (_, slot, source, *_) in rows.items():
+            places[:, row] = source % size, slot % size
+        return jnp.asarray(places[0]), jnp.asarray(places[1])
 
     def _missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> list[tuple]:
         """What slots do not hold yet: tokens to compute, slot, source, where to go on, context."""
@@ -307,31 +380,31 @@ class Engine:
         Returns:
           Whether there was one.
         """
-        whole = [item for item in self._missing(contexts) if not item[0]]
-        whole = whole[: self.config.prefill_rows]
-        if not whole:
+        whole: dict[int, list[tuple]] = {}  # by shard
+        for item in self._missing(contexts):
+            beside = whole.setdefault(self._shard_of(item[1]), [])
+            if not item[0] and len(beside) < self._rows_per_shard:
+                beside.append(item)
+        rows = self._rows(whole)
+        if not rows:
             return False
-        sources, slots = np.full((2, self.config.prefill_rows), self.config.slots, np.int32)
-        for row, (_, slot, source, length, context) in enumerate(whole):
-            sources[row], slots[row] = source, slot
+        for _, slot, _, length, context in rows.values():
             self.stats.copied_tokens += length - self._held.shared(slot, context)
             self._held.hold(slot, context)
         self._cache = decoding.copy(
-            self._cache, jnp.asarray(sources), jnp.asarray(slots),
-            parts=self._parts(max(length for *_, length, _ in whole)),
+            self._cache, *self._places(rows), shards=self._shards,
+            parts=self._parts(max(length for *_, length, _ in rows.values())),
         )  # fmt: skip
         return True
 
-    def _prefill_chunk(self, chosen: Sequence[tuple]) -> None:
-        rows, length = self.config.prefill_rows, self.config.max_length
-        size = self._bucket(max(rest for rest, *_ in chosen))
-        sources, slots = np.full((2, rows), self.config.slots, np.int32)
-        tokens = np.zeros((rows, size), np.int32)
-        positions = np.full((rows, size), length, np.int32)
+    def _prefill_chunk(self, rows: Mapping[int, tuple]) -> None:
+        count, length = self._shards * self._rows_per_shard, self.config.max_length
+        size = self._bucket(max(rest for rest, *_ in rows.values()))
+        tokens = np.zeros((count, size), np.int32)
+        positions = np.full((count, size), length, np.int32)
         longest = 0
-        for row, (_, slot, source, start, context) in enumerate(chosen):
+        for row, (_, slot, source, start, context) in rows.items():
             end = min(len(context), start + size)
-            sources[row], slots[row] = source, slot
             tokens[row, : end - start] = context[start:end]
             positions[row, : end - start] = np.arange(start, end)
             longest = max(longest, end)
@@ -339,11 +412,11 @@ class Engine:
             if source != slot:
                 self.stats.copied_tokens += start - self._held.shared(slot, context)
         self._cache = decoding.prefill(
-            self._model, self._weights, self._cache, jnp.asarray(sources), jnp.asarray(slots),
+            self._model, self._weights, self._cache, *self._places(rows),
             jnp.asarray(tokens), jnp.asarray(positions),
-            parts=self._parts(longest),
+            parts=self._parts(longest), shards=self._shards,
         )  # fmt: skip
-        for _, slot, _, start, context in chosen:
+        for _, slot, _, start, context in rows.values():
             self._held.hold(slot, context[: start + size])
 
     def _start(self, requests: Sequence[GenerationRequest]) -> None:

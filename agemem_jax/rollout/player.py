@@ -1,14 +1,16 @@
 """Plays tasks with a policy: engine, memory store and episode rules put together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from agemem_jax.memory.embedders import Embedder
 from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
+from agemem_jax.parallel import rules
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
 from agemem_jax.rollout.engine import Engine
@@ -28,10 +30,17 @@ class Player:
         engine: EngineConfig,
         embedder: Embedder,
         memory_entries: int,
+        mesh: Mesh | None = None,
     ):
+        """A player whose slots and memories are split over `mesh`, that of rollouts."""
         self.chat = chat
-        self.engine = Engine(engine, model, chat.stop_id, chat.decode)
-        self.store = MemoryStore.create(embedder, rollouts=engine.slots, entries=memory_entries)
+        self.engine = Engine(engine, model, chat.stop_id, chat.decode, mesh)
+        split = None
+        if mesh is not None:
+            split = rules.activation_sharding(mesh, (engine.slots,), "batch")
+        self.store = MemoryStore.create(
+            embedder, rollouts=engine.slots, entries=memory_entries, sharding=split
+        )
 
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:
         """The rules of an episode as this player's policy reads them."""
@@ -43,23 +52,44 @@ class Player:
         rollouts: Sequence[Rollout],
         episode: EpisodeConfig,
         temperature: float,
+        check: Callable[[], None] = lambda: None,
     ) -> list[Trajectory]:
-        """One trajectory per rollout, in the same order."""
-        rules = self.rules(episode)
-        self.engine.load(weights, rules.shared_prefix)
+        """One trajectory per rollout, in the same order.
+
+        An exception that `check` raises between two ticks drops them all.
+        """
+        played = self.rules(episode)
+        self.engine.load(weights, played.shared_prefix)
         backend = PolicyBackend(self.engine, temperature)
-        trajectories = run_episodes(rollouts, rules, self.store, backend)
-        self.engine.release()  # an update needs the memory, and changes the weights
-        return trajectories
+        try:
+            return run_episodes(rollouts, played, self.store, backend, check)
+        finally:
+            self.engine.release()  # an update needs the memory, and changes the weights
 
 
-def group_rollouts(tasks: Sequence[Task], group_size: int, key: Key[Array, ""]) -> list[Rollout]:
+def group_rollouts(
+    tasks: Sequence[Task],
+    group_size: int,
+    key: Key[Array, ""],
+    *,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> list[Rollout]:
     """K rollouts of each task, group after group.
 
     Every trajectory's key is folded from `key` by task and by rollout.
+
+    Args:
+      tasks: of this process.
+      group_size: K.
+      key: of the iteration.
+      shard_index, shard_count: this process's tasks are every `shard_count`-th of the
+        iteration's, from `shard_index` on; keys are those that one process would give.
     """
     return [
         Rollout(task, jax.random.fold_in(jax.random.fold_in(key, index), rollout))
-        for index, task in enumerate(tasks)
+        for index, task in zip(
+            range(shard_index, len(tasks) * shard_count, shard_count), tasks, strict=True
+        )
         for rollout in range(group_size)
     ]

@@ -18,8 +18,10 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
 class HeldPrefixes:
     """The tokens whose keys and values each slot's cache holds, from position 0 on."""
 
-    def __init__(self, slots: int, length: int):
+    def __init__(self, slots: int, length: int, shards: int = 1):
+        """Slots take over only from the others of their shard, the `slots / shards` next to it."""
         self._tokens = np.full((slots, length), _NOTHING, np.int32)
+        self._shard = slots // shards
 
     def forget(self) -> None:
         """All caches are empty."""
@@ -37,11 +39,13 @@ class HeldPrefixes:
     def longest(self, slot: int, context: Int[np.ndarray, " token"]) -> tuple[int, int]:
         """The slot that holds most of the context from its start, and how much it holds.
 
-        `slot` itself where no other holds more.
+        `slot` itself where no other of its shard holds more.
         """
         if not len(context):
             return slot, 0
-        same = self._tokens[:, : len(context)] == context
+        first = slot - slot % self._shard
+        same = self._tokens[first : first + self._shard, : len(context)] == context
         lengths = np.where(same.all(axis=1), len(context), same.argmin(axis=1))
         best = int(lengths.argmax())
-        return (slot if lengths[best] == lengths[slot] else best), int(lengths[best])
+        own = lengths[best] == lengths[slot - first]
+        return (slot if own else first + best), int(lengths[best])
