@@ -7,6 +7,7 @@ is noticed before it is trained on.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,14 +16,17 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
+from agemem_jax.parallel import processes
 from agemem_jax.training import integrity
 from agemem_jax.training.train_state import TrainState
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_JSON = "value.json"
 
 
 class DamagedCheckpoint(Exception):
@@ -44,6 +48,20 @@ class CheckpointInfo:
     path: pathlib.Path
 
 
+class SaveFailed(OSError):
+    """A checkpoint could not be written: a full disk, a file system that is gone."""
+
+
+@contextlib.contextmanager
+def _named_failure(info: CheckpointInfo):
+    """Orbax reports failures by many exception types, some of them bare `Exception`."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise SaveFailed(f"The checkpoint {info.path} could not be written: {reason}.") from error
+
+
 class _JsonFile:
     """A JSON value as one file of a checkpoint (Orbax's `StatefulCheckpointable`)."""
 
@@ -55,13 +73,14 @@ class _JsonFile:
 
         async def write():
             folder = await directory.await_creation()
-            await asyncio.to_thread((folder / "value.json").write_text, text)
+            if processes.is_primary():
+                await asyncio.to_thread((folder / _JSON).write_text, text)
 
         return write()
 
     async def load(self, directory):
         async def read():
-            self.value = json.loads((directory / "value.json").read_text())
+            self.value = json.loads((directory / _JSON).read_text())
 
         return read()
 
@@ -109,6 +128,7 @@ class Checkpoints:
         self._writers: dict[pathlib.Path, ocp.training.Checkpointer] = {}
         self._damaged: list[CheckpointInfo] = []
         self._frozen_fingerprint: int | None = None
+        self._under_way: tuple[CheckpointInfo, Any] | None = None
 
     def save(
         self,
@@ -118,8 +138,11 @@ class Checkpoints:
         position: dict[str, Any] | None = None,
         *,
         phase_end: str | None = None,
+        wait: bool = True,
     ) -> CheckpointInfo:
-        """Writes one checkpoint and returns when it is complete.
+        """Writes one checkpoint.
+
+        In a job of several processes all of them must call this, `finish` and the rest.
 
         Args:
           step: counts up over the whole run, phases included.
@@ -128,6 +151,12 @@ class Checkpoints:
           position: JSON values: where in the curriculum the run is, and what else is
             needed to go on.
           phase_end: name of the phase that this checkpoint closes; it is kept for ever.
+          wait: return when the checkpoint is complete. Otherwise it is written while the
+            caller goes on, and is complete after `finish` or the next `save`.
+
+        Raises:
+          SaveFailed: this checkpoint, or the one that was under way, could not be written;
+            those before it are as they were.
         """
         if self._read_only:
             raise ValueError(f"The checkpoints in {self.directory} were opened read-only.")
@@ -136,6 +165,7 @@ class Checkpoints:
                 f"phase_end is {phase_end!r}; it must be a name of letters, digits, '.', '+', '-' "
                 "and '_'."
             )
+        self.finish()
         self._set_damaged_aside()
         info = CheckpointInfo(step, phase_end, self._folder(phase_end) / str(step))
         if info.path.exists():  # a run that was taken up again from an older checkpoint
@@ -149,12 +179,34 @@ class Checkpoints:
             "has_iterator": iterator is not None,
         }
         checkpointables = {**parts, "record": _JsonFile(record)}
-        if iterator is not None:
-            checkpointables["iterator"] = iterator
-        self._writer(phase_end).save_checkpointables(step, checkpointables, force=True)
-        if jax.process_index() == 0:
-            self._write_manifest(info)
+        if iterator is not None:  # the same number in every process, whatever share it reads
+            checkpointables["iterator"] = _JsonFile(iterator.get_state())
+        if not wait and jax.default_backend() == "cpu":
+            # Where the host reads an array in place, an update must not be given its memory.
+            checkpointables |= jax.tree.map(jnp.copy, parts)
+        with _named_failure(info):
+            response = self._writer(phase_end).save_checkpointables_async(
+                step, checkpointables, force=True
+            )
+        self._under_way = info, response
+        if wait:
+            self.finish()
         return info
+
+    def finish(self) -> None:
+        """Returns when what `save` began is complete.
+
+        Raises:
+          SaveFailed: it could not be written.
+        """
+        if self._under_way is None:
+            return
+        (info, response), self._under_way = self._under_way, None
+        with _named_failure(info):
+            if response is not None:
+                response.result()
+            if processes.is_primary():
+                self._write_manifest(info)
 
     def all(self) -> list[CheckpointInfo]:
         """Every complete checkpoint, newest first; a phase's end goes before its last step."""
@@ -262,7 +314,8 @@ class Checkpoints:
             raise ValueError(str(error)) from error
 
     def close(self) -> None:
-        """Lets go of Orbax's threads."""
+        """Completes what is under way, and lets go of Orbax's threads."""
+        self.finish()
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -290,8 +343,11 @@ class Checkpoints:
                     f"The checkpoint {info.path} holds no data iterator, so the data cannot go on "
                     "where it stopped; restore it without one."
                 )
-            wanted["iterator"] = iterator
+            ours = (info.path / "iterator" / _JSON).exists()
+            wanted["iterator"] = _JsonFile() if ours else iterator  # Grain's own, as of before
         loaded = self._read(info, wanted)
+        if iterator is not None and ours:
+            iterator.set_state(loaded["iterator"].value)
         state = template.replace(trainable=loaded["trainable"], **loaded["training"])
         return state, record["position"]
 
@@ -337,7 +393,10 @@ class Checkpoints:
                 other.unlink()  # its checkpoint was one of those no longer kept
 
     def _verify_files(self, info: CheckpointInfo) -> None:
-        problem = integrity.damage(self._manifest(info), info.path)
+        problem = None
+        if processes.is_primary():
+            problem = integrity.damage(self._manifest(info), info.path)
+        (problem, *_) = processes.gather(problem)
         if problem is not None:
             raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: {problem}.")
 

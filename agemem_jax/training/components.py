@@ -1,10 +1,12 @@
 """Builds the parts of a run from its configuration: backbone, tasks, judge, player."""
 
+import functools
 import os
 import pathlib
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from agemem_jax.memory.embedders import Embedder, make_embedder
 from agemem_jax.models import weights_cache
@@ -14,13 +16,19 @@ from agemem_jax.rewards.judges import Judge, OfflineJudge
 from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
 from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import make_source
+from agemem_jax.training import train_state
 from agemem_jax.training.run_config import RunConfig
 
 
-def build_backbone(config: RunConfig) -> Backbone:
-    """Loads the policy's model; its random part is drawn from the run's seed."""
+def build_backbone(config: RunConfig, mesh: Mesh | None = None) -> Backbone:
+    """Loads the policy's model; its random part is drawn from the run's seed.
+
+    With the mesh of training, every device gets its part of the parameters.
+    """
+    place = None if mesh is None else functools.partial(train_state.param_shardings, mesh=mesh)
     return load_backbone(
         config.backbone,
+        place=place,
         init=config.model.init,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         param_dtype=config.model.param_dtype,
@@ -54,12 +62,10 @@ def build_embedder(config: RunConfig) -> Embedder:
     return make_embedder("minilm", directory=weights_cache.find_or_explain("all-minilm-l6-v2"))
 
 
-def build_player(config: RunConfig, backbone: Backbone) -> Player:
-    """Engine and memory store for `backbone`."""
-    chat = build_chat(config, backbone)
-    return Player(
-        backbone.config, chat, config.engine, build_embedder(config), config.memory.entries
-    )
+def build_player(config: RunConfig, backbone: Backbone, mesh: Mesh | None = None) -> Player:
+    """Engine and memory store for `backbone`, on the mesh of rollouts."""
+    chat, embedder = build_chat(config, backbone), build_embedder(config)
+    return Player(backbone.config, chat, config.engine, embedder, config.memory.entries, mesh)
 
 
 def build_source(config: RunConfig, split: str) -> Any:
@@ -77,11 +83,16 @@ def build_source(config: RunConfig, split: str) -> Any:
 
 
 def build_judge(config: RunConfig, workdir: str | os.PathLike) -> Judge:
-    """The judge that rewards and evaluations ask."""
+    """The judge that rewards and evaluations ask.
+
+    Each process asks about its own trajectories and keeps the replies in a folder of its own.
+    """
     if config.judge.kind == "offline":
         return OfflineJudge()
     judge = config.judge
     cache = judge.cache_dir or str(pathlib.Path(workdir) / "judge_cache")
+    if jax.process_index():
+        cache = f"{cache}_{jax.process_index()}"
     return LLMJudge(
         LLMJudgeConfig(
             base_url=judge.base_url, model=judge.model, timeout=judge.timeout,

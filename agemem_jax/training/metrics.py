@@ -4,6 +4,7 @@ Every line of `metrics.jsonl` is one iteration. Values that depend on the clock 
 under "timing", so that two runs of the same seed can be compared on all the rest.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -12,20 +13,28 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from tensorboardX import SummaryWriter
 
 
 class MetricsWriter:
-    """Appends to the metrics of a run; a resumed run continues its own file."""
+    """Appends to the metrics of a run; a resumed run continues its own file.
 
-    def __init__(self, workdir: str | os.PathLike):
+    In a job of several processes one is `enabled`; the others write nothing. A line that the
+    disk does not take is kept, and written with the next one.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, enabled: bool = True):
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._events = SummaryWriter(str(self.path.parent / "tensorboard"), flush_secs=10)
+        self._enabled = enabled
+        self._unwritten = ""
+        if enabled:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._events = SummaryWriter(str(self.path.parent / "tensorboard"), flush_secs=10)
 
     def forget_after(self, step: int) -> None:
         """Drops the lines past `step`, which a resumed run writes again."""
-        if not self.path.exists():
+        if not self._enabled or not self.path.exists():
             return
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         with tempfile.NamedTemporaryFile(
@@ -36,15 +45,31 @@ class MetricsWriter:
 
     def write(self, step: int, values: Mapping[str, Any], timing: Mapping[str, float]) -> None:
         """Adds one line; floats in TensorBoard, everything in the file."""
+        if not self._enabled:
+            return
         line = {"step": step, **_plain(values), "timing": _plain(timing)}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._unwritten += json.dumps(line) + "\n"
+        self._append()
         for name, value in {**line, **line["timing"]}.items():
             if isinstance(value, float | int) and name != "step":
                 self._events.add_scalar(name, value, step)
 
+    def _append(self) -> None:
+        """All that is unwritten or, as a line cut in half would end the file, nothing."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a") as file:
+                file.write(self._unwritten)
+        except OSError as error:
+            logging.error("%s could not be written, keeping its lines: %s", self.path, error)
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)
+            return
+        self._unwritten = ""
+
     def close(self) -> None:
-        self._events.close()
+        if self._enabled:
+            self._events.close()
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

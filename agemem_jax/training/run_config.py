@@ -14,6 +14,7 @@ import ml_collections
 
 from agemem_jax.models.config import DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
+from agemem_jax.parallel.mesh import MeshConfig
 from agemem_jax.rewards.total import RewardConfig
 from agemem_jax.rollout.episode import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
@@ -21,6 +22,7 @@ from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
 from agemem_jax.tasks.multihop import MultihopConfig
 from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
+from agemem_jax.training.faults import FaultConfig
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
@@ -220,6 +222,7 @@ class RunConfig:
     tasks: TaskConfig = TaskConfig()
     backbone: str = "tiny"
     model: ModelConfig = ModelConfig()
+    mesh: MeshConfig = MeshConfig()
     memory: MemoryConfig = MemoryConfig()
     episode: EpisodeConfig = EpisodeConfig()
     engine: EngineConfig = EngineConfig(max_length=10_240)
@@ -232,6 +235,7 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     packing: PackingConfig = PackingConfig(row_lengths=(2048, 4096, 10_240))
     evaluation: EvaluationConfig = EvaluationConfig()
+    faults: FaultConfig = FaultConfig()
 
     def __post_init__(self):
         check_name(self.backbone)

@@ -12,11 +12,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, PyTree
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
+from agemem_jax.parallel import arrays, rules
 
 SCHEDULES = ("constant", "cosine")
 _LORA_STREAM = 0x10BA  # sets the LoRA initialisation apart from other uses of the run's key
@@ -146,6 +148,7 @@ def create(
     *,
     keep_reference: bool,
     key: Key[Array, ""],
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """The state before the first update.
 
@@ -156,14 +159,17 @@ def create(
       optimizer: of the first phase.
       keep_reference: whether a reference policy is needed (beta above 0).
       key: typed random key of the run.
+      mesh: of training, on which `params` are already; what else there is follows them.
     """
     frozen = None
     source = params
     if config.lora_rank:
         frozen = params
         source = decoder.init_lora(config, jax.random.fold_in(key, _LORA_STREAM))
-    trainable = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), source)
-    return TrainState(
+        if mesh is not None:
+            source = arrays.place(source, lora_shardings(config, mesh))
+    trainable = _float32_copy(source)
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,
         frozen=frozen,
@@ -171,22 +177,51 @@ def create(
         reference=_copy(trainable) if keep_reference else None,
         key=key,
     )
+    return arrays.replicate_rest(mesh, state)
 
 
-def restart(state: TrainState, optimizer: OptimizerConfig, *, keep_reference: bool) -> TrainState:
+def param_shardings(config: DecoderConfig, mesh: Mesh) -> PyTree:
+    """Where parameters go; see `rules.shardings`."""
+    rules.check_heads(mesh, config.num_heads, config.num_kv_heads)
+    return rules.shardings(mesh, decoder.logical_axes(config), decoder.abstract_params(config))
+
+
+def lora_shardings(config: DecoderConfig, mesh: Mesh) -> PyTree:
+    """Where LoRA matrices go."""
+    return rules.shardings(mesh, decoder.lora_logical_axes(config), decoder.abstract_lora(config))
+
+
+def weight_shardings(config: DecoderConfig, mesh: Mesh) -> Weights:
+    """Where a policy's weights go."""
+    lora = lora_shardings(config, mesh) if config.lora_rank else None
+    return Weights(params=param_shardings(config, mesh), lora=lora)
+
+
+def restart(
+    state: TrainState,
+    optimizer: OptimizerConfig,
+    *,
+    keep_reference: bool,
+    mesh: Mesh | None = None,
+) -> TrainState:
     """Goes on with fresh optimiser state, and today's policy as the reference.
 
     So a phase starts that is held to what the phase before it ended with, as
     reinforcement learning is to the warmed-up policy.
     """
-    return state.replace(
+    state = state.replace(
         opt_state=make_optimizer(optimizer).init(state.trainable),
         reference=_copy(state.trainable) if keep_reference else None,
     )
+    return arrays.replicate_rest(mesh, state)
 
 
 def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
+
+
+def _float32_copy(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.copy(leaf.astype(jnp.float32)), tree)
 
 
 def combine(trainable: PyTree, frozen: PyTree | None) -> Weights:

@@ -3,6 +3,9 @@
 Everything an iteration depends on is in the checkpoint (`TrainState`, the data
 iterators, the position in the curriculum) or follows from the configuration, so a run
 that was killed ends with the same parameters, bit for bit, as one that was not.
+
+In a job of several processes each one plays, rewards and packs its own share of an
+iteration's tasks, on its own devices; they meet to agree on shapes, and in the update.
 """
 
 import dataclasses
@@ -15,20 +18,24 @@ import jax
 import numpy as np
 from absl import logging
 
+from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
-from agemem_jax.protocol.events import FormatEvent, ToolEvent
-from agemem_jax.rewards.memory_reward import memory_quality
-from agemem_jax.rewards.total import Reward, compute_rewards
+from agemem_jax.parallel import arrays, processes
+from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh
+from agemem_jax.rewards.total import compute_rewards
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, packing, train_state, update
 from agemem_jax.training.advantages import group_advantages, zero_variance
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.checkpoints import Checkpoints, SaveFailed
 from agemem_jax.training.demonstrations import ScriptBackend
+from agemem_jax.training.faults import Faults
+from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.summary import summarise
 
 
 @dataclasses.dataclass
@@ -43,39 +50,101 @@ class Position:
 class Trainer:
     """Runs one configuration in one work directory. Call `run`."""
 
-    def __init__(self, config: RunConfig, workdir: str | os.PathLike):
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: str | os.PathLike,
+        interruption: Interruption | None = None,
+    ):
+        """Loads the backbone and sets everything up.
+
+        Args:
+          config: of the run.
+          workdir: where checkpoints and metrics go; all processes see the same.
+          interruption: tells when to stop.
+
+        Raises:
+          ValueError: the configuration does not fit the devices of this job.
+        """
         self.config = config
         self.workdir = pathlib.Path(workdir)
         self.workdir.mkdir(parents=True, exist_ok=True)
+        self.interruption = interruption or Interruption()
+        self.faults = Faults(config.faults)
+        self.mesh, self._rollout_mesh = make_mesh(config.mesh), make_rollout_mesh(config.mesh)
+        self._process, self._processes = jax.process_index(), jax.process_count()
+        self._packing = self._local_packing()
         self.phases = curriculum.phases(config)
-        self.backbone = components.build_backbone(config)
-        self.player = components.build_player(config, self.backbone)
+        self.backbone = components.build_backbone(config, self.mesh)
+        self.player = components.build_player(config, self.backbone, self._rollout_mesh)
         self.judge = components.build_judge(config, self.workdir)
         self.iterator = task_iterator(
             components.build_source(config, "train"),
-            config.curriculum.tasks_per_iteration,
+            self._share(config.curriculum.tasks_per_iteration, "curriculum.tasks_per_iteration"),
             seed=config.seed,
+            shard_index=self._process,
+            shard_count=self._processes,
         )
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=config.curriculum.keep)
-        self.metrics = MetricsWriter(self.workdir)
+        self.metrics = MetricsWriter(self.workdir, enabled=processes.is_primary())
         self.position = Position()
+        self._saved_step = -1
         self.state = self._fresh_state(self._phase_optimizer(0))
         self._started = time.monotonic()
         self._steps_at_start = 0
 
     def run(self) -> None:
-        """Trains to the end, continuing from the newest intact checkpoint."""
+        """Trains to the end, continuing from the newest intact checkpoint.
+
+        Raises:
+          Interrupted: it was asked to stop, and has saved.
+          SaveFailed: the end of a phase could not be saved.
+          TrainingFault: more went wrong than `config.faults` allows.
+        """
         self._restore()
-        while self.position.phase < len(self.phases):
-            phase = self.phases[self.position.phase]
-            logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
-            if phase.name == curriculum.WARMUP:
-                self._run_warmup(phase)
-            else:
-                self._run_grpo(phase)
-            self._close_phase(phase)
-        self.metrics.close()
-        self.checkpoints.close()
+        try:
+            while self.position.phase < len(self.phases):
+                phase = self.phases[self.position.phase]
+                logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
+                if phase.name == curriculum.WARMUP:
+                    self._run_warmup(phase)
+                else:
+                    self._run_grpo(phase)
+                self._close_phase(phase)
+        except Interrupted:
+            if self._saved_step != self.position.step:
+                self._save(phase_end=None)
+            raise
+        finally:
+            self.metrics.close()
+            self.checkpoints.close()
+
+    def _local_packing(self) -> packing.PackingConfig:
+        """How this process packs: its part of the rows of a microbatch."""
+        shards, rows = batch_shards(self.mesh), self.config.packing.rows
+        whole = -(-rows // shards) * shards
+        if whole != rows:
+            logging.info("packing.rows is %d; %d devices take %d.", rows, shards, whole)
+        return dataclasses.replace(self.config.packing, rows=whole // self._processes)
+
+    def _share(self, count: int, name: str) -> int:
+        """This process's part of something that all share evenly."""
+        if count % self._processes:
+            raise ValueError(
+                f"{name} is {count}, which {self._processes} processes cannot share evenly; take a "
+                f"multiple of {self._processes}."
+            )
+        return count // self._processes
+
+    def _stop_if_asked(self) -> None:
+        """All processes stop at the same point, when one of them was asked to.
+
+        Raises:
+          Interrupted: in every process.
+        """
+        if any(processes.gather(self.interruption.asked)):
+            self.interruption.ask("Another process was asked to stop")
+            raise Interrupted("The run was asked to stop.")
 
     # --- Phases ------------------------------------------------------------------
 
@@ -86,8 +155,11 @@ class Trainer:
         logging.info("Warm-up on %d demonstrations", len(demonstrations))
         prefix = self.player.rules(phase.episode).shared_prefix
         vocabulary = range(self.backbone.config.vocab_size)
-        sft_update = update.make_sft_update(self.backbone.config, config.warmup.optimizer)
+        sft_update = update.make_sft_update(
+            self.backbone.config, config.warmup.optimizer, mesh=self.mesh
+        )
         while self.position.iteration < phase.iterations:
+            self._stop_if_asked()
             begun = time.monotonic()
             rng = np.random.default_rng([config.seed, self.position.iteration])
             if self.position.iteration < config.warmup.drill.steps:
@@ -95,11 +167,11 @@ class Trainer:
             else:
                 picks = rng.choice(len(demonstrations), size=config.warmup.batch)
                 chosen = [demonstrations[i] for i in picks]
-            batch = packing.pack(
-                chosen, np.ones(len(chosen)), config.packing, normalisation="token", prefix=prefix
-            )
+            own = chosen[self._process :: self._processes]
+            batch = self._pack(own, np.ones(len(own)), "token", prefix)
             self.state, values = sft_update(self.state, batch)
             values = jax.device_get(values)
+            self.faults.watch_update(self.position.step, values)
             self._finish_iteration(phase, values, {"seconds": time.monotonic() - begun})
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
@@ -119,22 +191,28 @@ class Trainer:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""
         config = self.config
         grpo_update = update.make_update(
-            self.backbone.config, config.grpo, config.optimizer, temperature=config.temperature
+            self.backbone.config, config.grpo, config.optimizer,
+            temperature=config.temperature, mesh=self.mesh,
+        )  # fmt: skip
+        score = update.make_score(
+            self.backbone.config, temperature=config.temperature, mesh=self.mesh
         )
-        score = update.make_score(self.backbone.config, temperature=config.temperature)
         while self.position.iteration < phase.iterations:
             begun = time.monotonic()
-            tasks = next(self.iterator)
-            key = jax.random.fold_in(self.state.key, self.position.step)
-            trajectories = self.player.play(
-                self.weights,
-                group_rollouts(tasks, config.grpo.group_size, key),
-                phase.episode,
-                config.temperature,
-            )
+            before = self.iterator.get_state()
+            trajectories = []
+            try:
+                trajectories = self._play(phase)
+                self._stop_if_asked()
+            except Interrupted:
+                self.iterator.set_state(before)  # these tasks are played again
+                if not trajectories:
+                    self._stop_if_asked()  # where the other processes are waiting
+                raise
             played = time.monotonic()
             rewards = compute_rewards(trajectories, phase.rewards, self.judge)
-            totals = np.reshape([reward.total for reward in rewards], (len(tasks), -1))
+            summary = summarise(trajectories, rewards)
+            totals = np.reshape([r.total for r in rewards], (-1, config.grpo.group_size))
             advantages = group_advantages(
                 totals,
                 config.grpo.advantage_eps,
@@ -146,16 +224,36 @@ class Trainer:
                 trajectories = [t for t, keep in zip(trajectories, kept, strict=True) if keep]
                 advantages = advantages[~zero_variance(totals)]
             values = self._improve(trajectories, advantages.reshape(-1), prefix, grpo_update, score)
-            values = {**summarise(trajectories, rewards), **values}
             ended = time.monotonic()
             tokens = sum(int(s.action_mask.sum()) for t in trajectories for s in t.segments)
             timing = {
                 "seconds": ended - begun,
                 "rollout_seconds": played - begun,
                 "update_seconds": ended - played,
-                "sampled_tokens_per_second": tokens / (played - begun),
+                "sampled_tokens_per_second": self._processes * tokens / (played - begun),
             }
-            self._finish_iteration(phase, values, timing)
+            self._finish_iteration(phase, {**summary, **values}, timing)
+
+    def _play(self, phase: curriculum.Phase) -> list[Trajectory]:
+        """This process's share of the iteration's rollouts, group after group."""
+        tasks = next(self.iterator)
+        key = jax.random.fold_in(processes.own_copy(self.state.key), self.position.step)
+        rollouts = group_rollouts(
+            tasks, self.config.grpo.group_size, key,
+            shard_index=self._process, shard_count=self._processes,
+        )  # fmt: skip
+        return self.player.play(
+            self._rollout_weights(), rollouts, phase.episode, self.config.temperature,
+            self.interruption.check,
+        )  # fmt: skip
+
+    def _pack(self, trajectories, advantages, normalisation: str, prefix) -> packing.Batch:
+        """Packs this process's share, and puts everyone's on the mesh."""
+        batch = packing.pack(
+            trajectories, advantages, self._packing,
+            normalisation=normalisation, prefix=prefix, gather=processes.gather,
+        )  # fmt: skip
+        return arrays.place_rows(self.mesh, batch, axis=1)
 
     def _improve(self, trajectories, advantages, prefix, grpo_update, score) -> dict[str, float]:
         """The optimiser steps on one rollout batch; returns the last step's metrics."""
@@ -165,25 +263,40 @@ class Trainer:
         whole = None  # the same batch in every epoch, unless it is dealt out anew
         for _ in range(grpo.epochs):
             shuffle = rng if grpo.minibatches > 1 else None
-            for share in packing.split(len(trajectories), grpo.minibatches, shuffle):
+            shares = packing.split(len(trajectories), grpo.minibatches, shuffle)
+            most = max(processes.gather(len(shares)))
+            shares += [np.zeros(0, np.int64)] * (most - len(shares))
+            for share in shares:
                 batch = whole
                 if batch is None:
-                    batch = packing.pack(
-                        [trajectories[i] for i in share], advantages[share], self.config.packing,
-                        normalisation=grpo.normalisation, prefix=prefix,
+                    batch = self._pack(
+                        [trajectories[i] for i in share], advantages[share],
+                        grpo.normalisation, prefix,
                     )  # fmt: skip
                     if grpo.beta > 0:
                         reference = train_state.reference_weights(self.state)
                         batch = batch.replace(ref_log_probs=score(reference, batch))
                     whole = batch if grpo.minibatches == 1 else None
                 self.state, values = grpo_update(self.state, batch)
-        return jax.device_get(values)
+        values = jax.device_get(values)
+        if values:
+            self.faults.watch_update(self.position.step, values)
+        return values
 
     # --- State -------------------------------------------------------------------
 
-    @property
-    def weights(self) -> Weights:
-        return train_state.weights(self.state)
+    def _rollout_weights(self) -> Weights:
+        """The policy's weights, as this process's rollouts use them."""
+        weights = train_state.weights(self.state)
+        if self.mesh is None:
+            return weights
+        config, mesh = self.backbone.config, self._rollout_mesh
+        if self.config.engine.weights == "as_trained":
+            weights = decoder.in_compute_dtype(config, weights)
+        if mesh is None:
+            return processes.own_copy(weights)
+        shardings = train_state.weight_shardings(config, mesh)
+        return arrays.to_rollout_mesh(mesh, weights, shardings)
 
     def _phase_optimizer(self, phase: int):
         warmup = self.phases[phase].name == curriculum.WARMUP
@@ -196,6 +309,7 @@ class Trainer:
             optimizer,
             keep_reference=self.config.grpo.beta > 0,
             key=jax.random.key(self.config.seed),
+            mesh=self.mesh,
         )
 
     def _restore(self) -> None:
@@ -203,8 +317,10 @@ class Trainer:
         if restored is not None:
             self.state, position = restored
             self.position = Position(**position)
+            self._saved_step = self.position.step
             logging.info("Continuing at step %d", self.position.step)
         self.metrics.forget_after(self.position.step)
+        processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
 
     def _finish_iteration(self, phase: curriculum.Phase, values, timing) -> None:
@@ -212,10 +328,11 @@ class Trainer:
         self.position.step += 1
         step = self.position.step
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
+        values |= self.faults.take()
         self.metrics.write(step, values, timing)
         self._show_progress(phase, values, timing)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
-            self._save(phase_end=None)
+            self._save_on_the_way()
 
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""
@@ -223,15 +340,24 @@ class Trainer:
         self.position.iteration = 0
         if phase.name == curriculum.WARMUP and self.position.phase < len(self.phases):
             self.state = train_state.restart(
-                self.state, self.config.optimizer, keep_reference=self.config.grpo.beta > 0
-            )
+                self.state, self.config.optimizer,
+                keep_reference=self.config.grpo.beta > 0, mesh=self.mesh,
+            )  # fmt: skip
         self._save(phase_end=phase.name)
 
-    def _save(self, phase_end: str | None) -> None:
+    def _save(self, phase_end: str | None, *, wait: bool = True) -> None:
         self.checkpoints.save(
             self.position.step, self.state, self.iterator,
-            dataclasses.asdict(self.position), phase_end=phase_end,
+            dataclasses.asdict(self.position), phase_end=phase_end, wait=wait,
         )  # fmt: skip
+        self._saved_step = self.position.step
+
+    def _save_on_the_way(self) -> None:
+        """A failure costs work only if the run ends before the next checkpoint."""
+        try:
+            self._save(phase_end=None, wait=False)
+        except SaveFailed as error:
+            self.faults.count("failed_saves", error)
 
     def _show_progress(self, phase: curriculum.Phase, values, timing) -> None:
         total = sum(each.iterations for each in self.phases)
@@ -247,39 +373,10 @@ class Trainer:
         logging.info("  ".join(parts))
 
 
-def summarise(trajectories: list[Trajectory], rewards: list[Reward]) -> dict[str, float]:
-    """Means over a batch of trajectories, for the metrics of an iteration."""
-
-    def mean(values) -> float:
-        return float(np.mean(list(values)))
-
-    events = [event for trajectory in trajectories for event in trajectory.events]
-    calls = [event for event in events if isinstance(event, ToolEvent)]
-    count = len(trajectories)
-    values = {
-        "reward": mean(reward.total for reward in rewards),
-        "reward_task": mean(reward.task for reward in rewards),
-        "reward_context": mean(reward.context for reward in rewards),
-        "reward_memory": mean(reward.memory for reward in rewards),
-        "reward_penalty": mean(reward.penalty for reward in rewards),
-        "success": mean(reward.task >= 1.0 for reward in rewards),
-        "memory_quality": mean(
-            memory_quality(t.memory, t.task.supporting_facts, t.task.stale_facts)
-            for t in trajectories
-        ),
-        "answered": mean(t.answer is not None for t in trajectories),
-        "steps": mean(t.num_steps for t in trajectories),
-        "prompt_tokens": mean(np.mean(t.prompt_tokens) for t in trajectories),
-        "format_errors": sum(isinstance(event, FormatEvent) for event in events) / count,
-        "failed_calls": sum(not call.ok for call in calls) / max(1, len(calls)),
-    }
-    for name in sorted({call.name for call in calls if call.ok}):
-        values[f"calls/{name}"] = sum(call.ok and call.name == name for call in calls) / count
-    return values
-
-
 def write_config(config: RunConfig, workdir: str | os.PathLike) -> None:
-    """Keeps the run's configuration beside its results, for evaluation."""
+    """Keeps the run's configuration beside its results, for evaluation; once in a job."""
+    if not processes.is_primary():
+        return
     path = pathlib.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")

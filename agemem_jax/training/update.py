@@ -8,16 +8,20 @@ called once per rollout batch.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.log_probs import token_log_probs
+from agemem_jax.parallel import rules
+from agemem_jax.parallel.mesh import use
 from agemem_jax.training.loss import GRPOConfig, grpo_loss, sft_loss
 from agemem_jax.training.packing import Batch
 from agemem_jax.training.train_state import (
@@ -64,17 +68,9 @@ def target_log_probs(
         dropout_key=dropout_key,
     )
     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    log_probs, entropy = token_log_probs(
-        config,
-        weights,
-        flat,
-        batch.targets.reshape(-1),
-        temperature=temperature,
-        chunk=min(chunk, flat.shape[0]),
+    return token_log_probs(
+        config, weights, hidden, batch.targets, temperature=temperature, chunk=chunk
     )
-    shape = batch.targets.shape
-    return log_probs.reshape(shape), entropy.reshape(shape)
 
 
 def _microbatch(batch: Batch, index) -> Batch:
@@ -82,7 +78,13 @@ def _microbatch(batch: Batch, index) -> Batch:
     return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim else leaf, batch)
 
 
-def make_score(config: DecoderConfig, *, temperature: float = 1.0, chunk: int = 1024) -> Score:
+def make_score(
+    config: DecoderConfig,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 1024,
+    mesh: Mesh | None = None,
+) -> Score:
     """Builds `score(weights, batch)`: log-probabilities of a batch's targets.
 
     Use `batch.replace(ref_log_probs=score(reference_weights(state), batch))` for the KL
@@ -95,25 +97,73 @@ def make_score(config: DecoderConfig, *, temperature: float = 1.0, chunk: int = 
         def body(index, scores):
             part = _microbatch(batch, index)
             log_probs, _ = target_log_probs(config, weights, part, temperature, chunk)
-            return scores.at[index].set(jnp.where(part.target_mask, log_probs, 0.0))
+            scores = scores.at[index].set(jnp.where(part.target_mask, log_probs, 0.0))
+            return rules.constrain(scores, None, "batch", None)
 
         empty = jnp.zeros(batch.targets.shape, jnp.float32)
         return jax.lax.fori_loop(0, batch.num_microbatches, body, empty)
 
-    return score
+    def on_mesh(weights: Weights, batch: Batch) -> Float[Array, "microbatch row target"]:
+        with use(mesh):
+            return score(weights, batch)
+
+    return on_mesh
 
 
-def _make(loss_fn, optimizer: optax.GradientTransformation) -> Update:
-    """Wraps `loss_fn(trainable, frozen, microbatch, key) -> (loss, metrics)` into an update."""
+class _Step:
+    """An update: `loss_fn(trainable, frozen, microbatch, key) -> (loss, metrics)` and optax."""
 
-    # Frozen and reference weights stay outside of what is donated and returned: they do
-    # not change, and others may hold them.
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(trainable, opt_state, frozen, batch, key):
+    def __init__(self, loss_fn, optimizer: optax.GradientTransformation, mesh: Mesh | None):
+        self._loss_fn, self._optimizer, self._mesh = loss_fn, optimizer, mesh
+        self._compiled: Any = None
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with use(self._mesh):
+            trainable, opt_state, step, metrics = self._jitted(state)(
+                *self._arguments(state, batch)
+            )
+        return state.replace(step=step, trainable=trainable, opt_state=opt_state), metrics
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """For shapes with shardings (`jax.ShapeDtypeStruct`) as for arrays."""
+        with use(self._mesh):
+            return self._jitted(state).lower(*self._arguments(state, batch))
+
+    def cache_size(self) -> int:
+        """How often it was compiled."""
+        return 0 if self._compiled is None else self._compiled._cache_size()
+
+    @staticmethod
+    def _arguments(state: TrainState, batch: Batch):
+        return state.trainable, state.opt_state, state.step, state.frozen, batch, state.key
+
+    def _jitted(self, state: TrainState):
+        """On a mesh, what comes out lies where what goes in lies."""
+        if self._compiled is None:
+            out = where = None
+            if self._mesh is not None:
+                where = jax.tree.map(lambda x: x.sharding, state.trainable)
+                optimizer = jax.tree.map(lambda x: x.sharding, state.opt_state)
+                out = (where, optimizer, state.step.sharding, None)
+            # Frozen and reference weights stay outside of what is donated and returned: they
+            # do not change, and others may hold them.
+            self._compiled = jax.jit(
+                functools.partial(self._run, where), donate_argnums=(0, 1), out_shardings=out
+            )
+        return self._compiled
+
+    def _run(self, where, trainable, opt_state, number, frozen, batch, key):
+        key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT_STREAM), number)
+
+        def keep(grads):
+            return grads if where is None else jax.lax.with_sharding_constraint(grads, where)
+
         def gradient(index):
             part, part_key = _microbatch(batch, index), jax.random.fold_in(key, index)
-            grads, metrics = jax.grad(loss_fn, has_aux=True)(trainable, frozen, part, part_key)
-            return grads, metrics
+            grads, metrics = jax.grad(self._loss_fn, has_aux=True)(
+                trainable, frozen, part, part_key
+            )
+            return keep(grads), metrics
 
         def body(index, total):
             grads, metrics = gradient(index)
@@ -123,11 +173,12 @@ def _make(loss_fn, optimizer: optax.GradientTransformation) -> Update:
                 else total[1][name] + value
                 for name, value in metrics.items()
             }
-            return jax.tree.map(jnp.add, total[0], grads), metrics
+            return keep(jax.tree.map(jnp.add, total[0], grads)), metrics
 
         zero = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(gradient, 0)
         )
+        zero = (keep(zero[0]), zero[1])
         grads, metrics = jax.lax.fori_loop(0, batch.num_microbatches, body, zero)
 
         grad_norm = optax.global_norm(grads)
@@ -135,24 +186,13 @@ def _make(loss_fn, optimizer: optax.GradientTransformation) -> Update:
         apply = (
             jnp.isfinite(grad_norm) & jnp.isfinite(metrics["loss"]) & (batch.num_microbatches > 0)
         )
-        updates, new_opt_state = optimizer.update(grads, opt_state, trainable)
+        updates, new_opt_state = self._optimizer.update(grads, opt_state, trainable)
         new = (optax.apply_updates(trainable, updates), new_opt_state)
         trainable, opt_state = jax.tree.map(
             lambda after, before: jnp.where(apply, after, before), new, (trainable, opt_state)
         )
         metrics |= {"grad_norm": grad_norm, "skipped": 1.0 - apply.astype(jnp.float32)}
-        return trainable, opt_state, metrics
-
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, _DROPOUT_STREAM), state.step)
-        trainable, opt_state, metrics = step(
-            state.trainable, state.opt_state, state.frozen, batch, key
-        )
-        state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-        return state, metrics
-
-    update.cache_size = step._cache_size  # how often it was compiled, for tests
-    return update
+        return trainable, opt_state, number + 1, metrics
 
 
 def make_update(
@@ -162,6 +202,7 @@ def make_update(
     *,
     temperature: float = 1.0,
     chunk: int = 1024,
+    mesh: Mesh | None = None,
 ) -> Update:
     """Builds the policy update `update(state, batch) -> (state, metrics)` (section 3.4).
 
@@ -178,7 +219,8 @@ def make_update(
       grpo: of the loss; a batch needs `ref_log_probs` when `grpo.beta` is above 0.
       optimizer: of the phase; its state is in the training state.
       temperature: the one that was sampled with.
-      chunk: targets per step of the vocabulary projection.
+      chunk: targets of a device per step of the vocabulary projection.
+      mesh: over which state and batch are spread; None on one device.
 
     Returns:
       The update. Its metrics are those of `grpo_loss`, `entropy`, `grad_norm` (before
@@ -203,7 +245,7 @@ def make_update(
         )
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 
-    return _make(loss_fn, make_optimizer(optimizer))
+    return _Step(loss_fn, make_optimizer(optimizer), mesh)
 
 
 def make_sft_update(
@@ -211,6 +253,7 @@ def make_sft_update(
     optimizer: OptimizerConfig,
     *,
     chunk: int = 1024,
+    mesh: Mesh | None = None,
 ) -> Update:
     """Builds the warm-up's update: cross entropy on demonstrated actions.
 
@@ -225,7 +268,7 @@ def make_sft_update(
         loss, metrics = sft_loss(log_probs, part.weights, part.target_mask)
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 
-    return _make(loss_fn, make_optimizer(optimizer))
+    return _Step(loss_fn, make_optimizer(optimizer), mesh)
 
 
 def _weighted(values: Float[Array, "row target"], part: Batch) -> Float[Array, ""]:

@@ -1,0 +1,66 @@
+"""Means over a batch of trajectories, for the metrics of an iteration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agemem_jax.parallel import processes
+from agemem_jax.protocol.events import FormatEvent, ToolEvent
+from agemem_jax.rewards.memory_reward import memory_quality
+from agemem_jax.rewards.total import Reward
+from agemem_jax.rollout.trajectory import Trajectory
+
+
+def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> dict[str, float]:
+    """Means over the trajectories of all processes, each of which must call this."""
+    rows = [row for part in processes.gather(_rows(trajectories, rewards)) for row in part]
+
+    def mean(name: str) -> float:
+        return float(np.mean([row[name] for row in rows]))
+
+    calls = sum(row["calls"] for row in rows)
+    values = {
+        name: mean(name)
+        for name in (
+            "reward", "reward_task", "reward_context", "reward_memory", "reward_penalty",
+            "success", "memory_quality", "answered", "steps", "prompt_tokens", "format_errors",
+        )
+    }  # fmt: skip
+    values["failed_calls"] = sum(row["failed_calls"] for row in rows) / max(1, calls)
+    for name in sorted({name for row in rows for name in row["by_tool"]}):
+        values[f"calls/{name}"] = sum(row["by_tool"].get(name, 0) for row in rows) / len(rows)
+    return values
+
+
+def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list[dict[str, Any]]:
+    """What is counted of each trajectory, as plain values."""
+    rows = []
+    for trajectory, reward in zip(trajectories, rewards, strict=True):
+        calls = [event for event in trajectory.events if isinstance(event, ToolEvent)]
+        by_tool: dict[str, int] = {}
+        for call in calls:
+            if call.ok:
+                by_tool[call.name] = by_tool.get(call.name, 0) + 1
+        task = trajectory.task
+        rows.append(
+            {
+                "reward": reward.total,
+                "reward_task": reward.task,
+                "reward_context": reward.context,
+                "reward_memory": reward.memory,
+                "reward_penalty": reward.penalty,
+                "success": float(reward.task >= 1.0),
+                "memory_quality": memory_quality(
+                    trajectory.memory, task.supporting_facts, task.stale_facts
+                ),
+                "answered": float(trajectory.answer is not None),
+                "steps": trajectory.num_steps,
+                "prompt_tokens": float(np.mean(trajectory.prompt_tokens)),
+                "format_errors": sum(isinstance(e, FormatEvent) for e in trajectory.events),
+                "calls": len(calls),
+                "failed_calls": sum(not call.ok for call in calls),
+                "by_tool": by_tool,
+            }
+        )
+    return rows
