@@ -84,9 +84,7 @@ def finished(config_file, tmp_path_factory):
 
 def final_state(workdir):
     config = evaluate.read_config(workdir)
-    run = Trainer(config, workdir)
-    run._restore()
-    return run.state, run.position
+    return Trainer(config, workdir).restore()
 
 
 def test_training_closes_every_phase_with_a_checkpoint_and_writes_metrics(finished):

@@ -19,15 +19,19 @@ from agemem_jax.memory.store import MemoryStore
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.generation import GenerationRequest
+from agemem_jax.rollout.host_calls import HostCalls, ToolFault
 from agemem_jax.rollout.requests import (
     Generate,
     Generated,
+    HostCall,
     MemoryRequest,
     Request,
     SimilarityRequest,
 )
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
+
+_PATIENCE = 0.1  # seconds between two looks where nothing but the host works
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +106,7 @@ def run_episodes(
     """Plays all rollouts and returns their trajectories in the same order.
 
     A trajectory depends on its task, its key and the weights, not on its slot nor on
-    what ran beside it.
+    what ran beside it. An episode that something on the host failed has a `fault`.
 
     Args:
       rollouts: what to play.
@@ -115,15 +119,25 @@ def run_episodes(
     queue = list(range(len(rollouts)))[::-1]
     active: dict[int, _Active] = {}
     generating: set[int] = set()
+    calls = HostCalls()
 
     def resume(slot: int, result: Any) -> None:
         """Sends a result; afterwards the slot waits for something else or is free."""
         entry = active[slot]
         entry.ticks += 1
+        ended = None
         try:
-            entry.waiting_for = entry.episode.send(result)
+            if isinstance(result, ToolFault):
+                entry.waiting_for = entry.episode.throw(result)
+            else:
+                entry.waiting_for = entry.episode.send(result)
         except StopIteration as finished:
-            trajectories[entry.index] = finished.value
+            ended = finished.value
+        except ToolFault as fault:
+            task = rollouts[entry.index].task
+            ended = Trajectory.failed(task, f"An episode of task {task.task_id} failed: {fault}")
+        if ended is not None:
+            trajectories[entry.index] = ended
             del active[slot]
             done = len(rollouts) - len(queue) - len(active)
             logging.log_every_n_seconds(
@@ -148,9 +162,13 @@ def run_episodes(
             if isinstance(request, Generate) and slot not in generating:
                 backend.submit(slot, request)
                 generating.add(slot)
+            if isinstance(request, HostCall) and slot not in calls:
+                calls.start(slot, request)
         for slot, generated in backend.step() if generating else ():
             generating.discard(slot)
             resume(slot, generated)
+        for slot, result in calls.finished(patience=0.0 if generating else _PATIENCE):
+            resume(slot, result)
     return trajectories
 
 

@@ -5,7 +5,8 @@ at once, answers many of them with one call.
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -58,4 +59,20 @@ class SimilarityRequest:
     criteria: str
 
 
-Request = Generate | MemoryRequest | SimilarityRequest
+@dataclasses.dataclass(frozen=True)
+class HostCall:
+    """Asks for work on the host that may take long, or fail; answered with its result.
+
+    Attributes:
+      function: is called in a thread.
+      timeout: seconds until it counts as hung. Then, or when it raises, the episode gets a
+        `host_calls.ToolFault` instead of an answer.
+      name: of what is called, for messages.
+    """
+
+    function: Callable[[], Any]
+    timeout: float
+    name: str
+
+
+Request = Generate | MemoryRequest | SimilarityRequest | HostCall

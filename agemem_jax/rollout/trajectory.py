@@ -55,6 +55,8 @@ class Trajectory:
       transcript: messages and responses as text, in order.
       prompt_tokens: prompt length of every generation, in tokens.
       memory: contents of the long-term memory at the end, by id.
+      fault: what ended the episode from outside, in a sentence; such a trajectory holds
+        nothing, and must not be rewarded nor trained on.
     """
 
     task: Task
@@ -63,6 +65,12 @@ class Trajectory:
     transcript: list[TranscriptEntry]
     prompt_tokens: list[int]
     memory: dict[str, str]
+    fault: str | None = None
+
+    @classmethod
+    def failed(cls, task: Task, fault: str) -> "Trajectory":
+        """The record of an episode that could not be played to its end."""
+        return cls(task, [], [], [], [], {}, fault)
 
     @property
     def num_steps(self) -> int:

@@ -18,6 +18,7 @@ def group_advantages(
     eps: float = 1e-6,
     *,
     normalise_std: bool = True,
+    counted: Bool[np.ndarray, "group rollout"] | None = None,
 ) -> Float[np.ndarray, "group rollout"]:
     """Advantages A_k of the K rollouts of every task (section 3.4).
 
@@ -28,9 +29,12 @@ def group_advantages(
       eps: keeps the quotient bounded.
       normalise_std: divide by the standard deviation; without it A_k = r_k - mean(r),
         which does not favour tasks whose rewards vary little.
+      counted: false for rollouts that failed through no fault of the policy. They are left
+        out of their group's mean and deviation.
 
     Returns:
-      Advantages, float32; exactly zero in groups of zero variance.
+      Advantages, float32; exactly zero in groups of zero variance, for rollouts that are not
+      counted, and in groups that have fewer than two others.
 
     Raises:
       ValueError: fewer than two rollouts per group, or a reward that is not finite.
@@ -41,6 +45,14 @@ def group_advantages(
             f"group_advantages got rewards of shape {rewards.shape}; it needs "
             "[group, rollout] with at least two rollouts per group."
         )
+    if counted is not None and not np.all(counted):
+        advantages = np.zeros(rewards.shape, np.float32)
+        for group, (own, use) in enumerate(zip(rewards, np.asarray(counted), strict=True)):
+            if np.sum(use) >= 2:
+                (advantages[group, use],) = group_advantages(
+                    own[use][None], eps, normalise_std=normalise_std
+                )
+        return advantages
     if not np.isfinite(rewards).all():
         group, rollout = np.argwhere(~np.isfinite(rewards))[0]
         raise ValueError(

@@ -13,8 +13,14 @@ from agemem_jax.rollout.trajectory import Trajectory
 
 
 def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> dict[str, float]:
-    """Means over the trajectories of all processes, each of which must call this."""
+    """Means over the trajectories of all processes, each of which must call this.
+
+    Empty when there is none.
+    """
     rows = [row for part in processes.gather(_rows(trajectories, rewards)) for row in part]
+
+    if not rows:
+        return {}
 
     def mean(name: str) -> float:
         return float(np.mean([row[name] for row in rows]))

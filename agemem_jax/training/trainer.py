@@ -28,7 +28,7 @@ from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, packing, train_state, update
-from agemem_jax.training.advantages import group_advantages, zero_variance
+from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.checkpoints import Checkpoints, SaveFailed
 from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.faults import Faults
@@ -101,7 +101,10 @@ class Trainer:
           SaveFailed: the end of a phase could not be saved.
           TrainingFault: more went wrong than `config.faults` allows.
         """
-        self._restore()
+        self.restore()
+        self.metrics.forget_after(self.position.step)
+        processes.wait_for_all("restored")
+        self._steps_at_start = self.position.step
         try:
             while self.position.phase < len(self.phases):
                 phase = self.phases[self.position.phase]
@@ -210,20 +213,12 @@ class Trainer:
                     self._stop_if_asked()  # where the other processes are waiting
                 raise
             played = time.monotonic()
-            rewards = compute_rewards(trajectories, phase.rewards, self.judge)
-            summary = summarise(trajectories, rewards)
-            totals = np.reshape([r.total for r in rewards], (-1, config.grpo.group_size))
-            advantages = group_advantages(
-                totals,
-                config.grpo.advantage_eps,
-                normalise_std=config.grpo.normalise_std,
-            )
+            intact = [t for t in trajectories if t.fault is None]
+            rewards = compute_rewards(intact, phase.rewards, self.judge)
+            summary = summarise(intact, rewards)
+            trajectories, advantages = self._advantages(trajectories, rewards)
             prefix = self.player.rules(phase.episode).shared_prefix
-            if config.grpo.drop_zero_variance:
-                kept = np.repeat(~zero_variance(totals), config.grpo.group_size)
-                trajectories = [t for t, keep in zip(trajectories, kept, strict=True) if keep]
-                advantages = advantages[~zero_variance(totals)]
-            values = self._improve(trajectories, advantages.reshape(-1), prefix, grpo_update, score)
+            values = self._improve(trajectories, advantages, prefix, grpo_update, score)
             ended = time.monotonic()
             tokens = sum(int(s.action_mask.sum()) for t in trajectories for s in t.segments)
             timing = {
@@ -246,6 +241,29 @@ class Trainer:
             self._rollout_weights(), rollouts, phase.episode, self.config.temperature,
             self.interruption.check,
         )  # fmt: skip
+
+    def _advantages(self, trajectories, rewards) -> tuple[list[Trajectory], np.ndarray]:
+        """What to train on, with an advantage each; failed episodes are left out.
+
+        Raises:
+          TrainingFault: too many episodes failed.
+        """
+        grpo = self.config.grpo
+        faults = processes.gather([t.fault for t in trajectories if t.fault is not None])
+        self.faults.watch_episodes([fault for own in faults for fault in own])
+        counted = np.array([t.fault is None for t in trajectories])
+        totals = np.zeros(len(trajectories))
+        totals[counted] = [reward.total for reward in rewards]
+        advantages = group_advantages(
+            totals.reshape(-1, grpo.group_size),
+            grpo.advantage_eps,
+            normalise_std=grpo.normalise_std,
+            counted=counted.reshape(-1, grpo.group_size),
+        )
+        if grpo.drop_zero_variance:
+            counted &= np.repeat(np.any(advantages != 0, axis=1), grpo.group_size)
+        kept = [t for t, keep in zip(trajectories, counted, strict=True) if keep]
+        return kept, advantages.reshape(-1)[counted]
 
     def _pack(self, trajectories, advantages, normalisation: str, prefix) -> packing.Batch:
         """Packs this process's share, and puts everyone's on the mesh."""
@@ -312,16 +330,15 @@ class Trainer:
             mesh=self.mesh,
         )
 
-    def _restore(self) -> None:
+    def restore(self) -> tuple[train_state.TrainState, Position]:
+        """Takes up the newest intact checkpoint, where there is one."""
         restored = self.checkpoints.restore_latest(self.state, self.iterator)
         if restored is not None:
             self.state, position = restored
             self.position = Position(**position)
             self._saved_step = self.position.step
             logging.info("Continuing at step %d", self.position.step)
-        self.metrics.forget_after(self.position.step)
-        processes.wait_for_all("restored")
-        self._steps_at_start = self.position.step
+        return self.state, self.position
 
     def _finish_iteration(self, phase: curriculum.Phase, values, timing) -> None:
         self.position.iteration += 1

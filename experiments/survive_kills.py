@@ -1,0 +1,191 @@
+"""Kills a training job at random moments, and compares its end with an undisturbed one's.
+
+    python experiments/survive_kills.py --workdir=runs/kills
+
+Trains the quickstart's policy through a short curriculum, in two processes that
+launch/local.sh starts again, once in peace and once with a SIGKILL to one of them every now
+and then. Parameters, optimiser state, keys and metrics must come out the same, bit for bit.
+Writes kills.json and kills.md into --workdir; ends with status 1 where anything differs.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import subprocess
+import time
+
+import jax
+import numpy as np
+import psutil
+import rich
+from absl import app, flags, logging
+
+from agemem_jax.evaluation.evaluate import read_config
+from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.trainer import Trainer
+from experiments import cli
+from experiments.workdir import WORKDIR
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)
+_PROCESSES = flags.DEFINE_integer("processes", 2, "Of the job.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 10, "See experiments/train.py.", 1)
+_EXTRA = flags.DEFINE_list("set", [], "More options of the run, such as config.seed=1.")
+# The quickstart with all its phases, each a few iterations long.
+_RUN = (
+    "--config=experiments/configs/quickstart.py", "--config.curriculum.schedule=phased",
+    "--config.curriculum.iterations=(4,4,4)", "--config.curriculum.checkpoint_every=1",
+    "--config.warmup.steps=10", "--config.warmup.episodes=64",
+)  # fmt: skip
+_LONGEST = 60.0  # seconds that a process may live
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """One SIGKILL.
+
+    Attributes:
+      number: from 1 on.
+      run: its folder.
+      process: which one was hit.
+      lived: seconds since the job had been started.
+      step: of the last line of metrics; 0 where there was none.
+      phase: of that line.
+      saved: step of the newest checkpoint; None where there was none.
+    """
+
+    number: int
+    run: str
+    process: int
+    lived: float
+    step: int
+    phase: str
+    saved: int | None
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    workdir = pathlib.Path(WORKDIR.value)
+    logging.info("A run in peace")
+    _wait(_start(workdir / "peaceful"))
+    moments, kills, differences = random.Random(_SEED.value), [], {}
+    while len(kills) < _KILLS.value:  # a run may come to its end before all kills are spent
+        disturbed = workdir / f"disturbed-{len(differences) + 1}"
+        logging.info("A run with %d kills: %s", _KILLS.value - len(kills), disturbed)
+        _disturb(disturbed, moments, kills)
+        differences[disturbed.name] = _compare(workdir / "peaceful", disturbed)
+    report = {"kills": [dataclasses.asdict(kill) for kill in kills], "differences": differences}
+    (workdir / "kills.json").write_text(json.dumps(report, indent=2) + "\n")
+    (workdir / "kills.md").write_text(_table(kills, differences))
+    rich.print(_table(kills, differences))
+    if any(differences.values()):
+        raise ValueError(f"Runs differ, see above and {workdir / 'kills.json'}.")
+
+
+def _start(workdir: pathlib.Path) -> subprocess.Popen:
+    workdir.mkdir(parents=True, exist_ok=True)
+    command = [
+        "bash", str(_ROOT / "launch" / "local.sh"), str(_PROCESSES.value), "--", *_RUN,
+        *(f"--{option}" for option in _EXTRA.value), f"--workdir={workdir.resolve()}",
+        f"--heartbeat_timeout={_HEARTBEAT.value}",
+    ]  # fmt: skip
+    environment = os.environ | {"MAX_RESTARTS": str(2 * _KILLS.value), "GRACE": "5"}
+    with (workdir / "log.txt").open("a") as log:
+        return subprocess.Popen(command, stderr=log, stdout=log, cwd=_ROOT, env=environment)
+
+
+def _wait(job: subprocess.Popen) -> None:
+    if job.wait():
+        raise ValueError(f"The job ended with status {job.returncode}; see log.txt beside it.")
+
+
+def _disturb(workdir: pathlib.Path, moments: random.Random, kills: list[Kill]) -> None:
+    """A run to its end; kills one process of every generation at a random moment of its life."""
+    job = _start(workdir)
+    checkpoints, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
+    begun = time.time()
+    while len(kills) < _KILLS.value and (processes := _generation(job, begun)):
+        begun = time.time()
+        time.sleep(moments.uniform(0.0, _LONGEST))
+        index = moments.randrange(_PROCESSES.value)
+        lines = read_metrics(metrics) if metrics.exists() else []
+        newest = Checkpoints(checkpoints, read_only=True).latest()
+        try:
+            processes[index].kill()
+        except psutil.NoSuchProcess:
+            break  # the run is over
+        kills.append(
+            Kill(
+                len(kills) + 1, workdir.name, index, round(time.time() - begun, 1),
+                lines[-1]["step"] if lines else 0, lines[-1]["phase"] if lines else "start",
+                newest.step if newest else None,
+            )
+        )  # fmt: skip
+        logging.info("%s", kills[-1])
+    _wait(job)
+
+
+def _generation(job: subprocess.Popen, after: float) -> list[psutil.Process]:
+    """The processes that the launcher has started after a time; none when it has ended."""
+    while job.poll() is None:
+        found = [
+            child
+            for child in psutil.Process(job.pid).children()
+            if child.create_time() >= after - 1.0 and "--process_id" in " ".join(child.cmdline())
+        ]
+        if len(found) == _PROCESSES.value:
+            return sorted(found, key=lambda child: child.cmdline()[-1])
+        time.sleep(0.1)
+    return []
+
+
+def _compare(peaceful: pathlib.Path, disturbed: pathlib.Path) -> list[str]:
+    """What of the two runs' ends is not the same, bit for bit."""
+    (one, position), (other, end) = _end(peaceful), _end(disturbed)
+    different = [] if position == end else ["position"]
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
+    ):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        if np.asarray(a).tobytes() != np.asarray(b).tobytes():
+            different.append(jax.tree_util.keystr(path))
+    if _metrics(peaceful) != _metrics(disturbed):
+        different.append("metrics.jsonl")
+    return different
+
+
+def _end(workdir: pathlib.Path):
+    config = read_config(workdir)
+    return Trainer(config, workdir).restore()
+
+
+def _metrics(workdir: pathlib.Path) -> list[dict]:
+    lines = read_metrics(workdir / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k != "timing"} for line in lines]
+
+
+def _table(kills: list[Kill], differences: dict[str, list[str]]) -> str:
+    lines = ["| kill | run | process | alive for | phase | last step | newest checkpoint |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for kill in kills:
+        saved = "none" if kill.saved is None else kill.saved
+        lines.append(
+            f"| {kill.number} | {kill.run} | {kill.process} | {kill.lived} s | {kill.phase} | "
+            f"{kill.step} | {saved} |"
+        )
+    lines.append("")
+    for run, different in differences.items():
+        same = "parameters, optimiser state, keys and metrics are those of the run in peace"
+        lines.append(f"{run}: {'differs in ' + ', '.join(different) if different else same}.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    cli.run(main)
