@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from agemem_jax.training.interruption import EXIT_STATUS
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 from experiments import evaluate, train
@@ -108,9 +109,20 @@ def test_a_second_run_of_the_same_seed_gives_the_same_metrics(finished, config_f
     assert without_timing(tmp_path) == without_timing(finished)
 
 
-@pytest.mark.parametrize("killed_at", [2, 4, 6, 8])
-def test_a_killed_run_ends_with_the_same_parameters(finished, config_file, tmp_path, killed_at):
-    """SIGKILL once in each phase, at whatever moment follows the given iteration."""
+@pytest.mark.parametrize(
+    "number, killed_at",
+    [
+        (signal.SIGKILL, 2), (signal.SIGKILL, 4), (signal.SIGKILL, 6), (signal.SIGKILL, 8),
+        (signal.SIGTERM, 5),
+    ],
+)  # fmt: skip
+def test_a_killed_run_ends_with_the_same_parameters(
+    finished, config_file, tmp_path, number, killed_at
+):
+    """SIGKILL once in each phase, at whatever moment follows the given iteration.
+
+    SIGTERM is a request, upon which the run saves and ends with the status that launchers know.
+    """
     arguments = (f"--config={config_file}", f"--workdir={tmp_path}")
     log = tmp_path / "stderr.txt"
     with log.open("w") as stderr:
@@ -121,8 +133,8 @@ def test_a_killed_run_ends_with_the_same_parameters(finished, config_file, tmp_p
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    assert process.wait() == (-signal.SIGKILL if number == signal.SIGKILL else EXIT_STATUS)
     run_main(train.main, *arguments)
 
     (state, position), (expected, end) = final_state(tmp_path), final_state(finished)

@@ -36,9 +36,7 @@ from agemem_jax.rollout.generation import (
     Generation,
     GenerationRequest,
 )
-from agemem_jax.rollout.prefixes import HeldPrefixes, common_prefix
-
-_WORTH_WAITING = 16  # tokens that a slot can save by waiting for another's prefill
+from agemem_jax.rollout.prefill_plan import Missing, PrefillPlan
 
 
 class _Chunk(NamedTuple):
@@ -77,11 +75,11 @@ class Engine:
           ValueError: slots or weights cannot be split over the mesh.
         """
         self.config = config
-        self._mesh, self._shards = mesh, batch_shards(mesh)
-        if config.slots % self._shards:
+        self._mesh, shards = mesh, batch_shards(mesh)
+        if config.slots % shards:
             raise ValueError(
-                f"engine.slots is {config.slots}, which {self._shards} groups of devices cannot "
-                f"share evenly; take a multiple of {self._shards}."
+                f"engine.slots is {config.slots}, which {shards} groups of devices cannot "
+                f"share evenly; take a multiple of {shards}."
             )
         if config.weights == "stacked" and mesh is not None and mesh.shape["tensor"] > 1:
             raise ValueError(
@@ -97,7 +95,8 @@ class Engine:
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
         self._in_flight: _Chunk | None = None
-        self._held = HeldPrefixes(config.slots, config.max_length, self._shards)
+        self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_rows, shards)
+        self._held = self._plan.held
         self._cache: decoder.Cache | None = None
         slots = config.slots
         self._state = DecodeState(
@@ -148,11 +147,10 @@ class Engine:
 
     def _share(self, prefix: Int[np.ndarray, " token"]) -> None:
         """Computes a prefix once for each shard and copies it into every slot."""
-        firsts = range(0, self.config.slots, self.config.slots // self._shards)
-        while self._prefill(dict.fromkeys(firsts, prefix)):
+        while self._prefill(dict.fromkeys(self._plan.first_slots, prefix)):
             pass
         self._cache = decoding.share_prefix(
-            self._cache, parts=self._parts(len(prefix)), shards=self._shards
+            self._cache, parts=self._parts(len(prefix)), shards=self._plan.shards
         )
         for slot in range(self.config.slots):
             self._held.hold(slot, prefix)
@@ -233,7 +231,7 @@ class Engine:
             for slot, request in self._running.items()
         )
         running = sorted(self._running)
-        row_counts = self.config.row_counts if self._shards == 1 else (self.config.slots,)
+        row_counts = self.config.row_counts if self._plan.shards == 1 else (self.config.slots,)
         rows = next(size for size in row_counts if size >= len(running))
         slots = None
         if rows < self.config.slots:
@@ -319,9 +317,7 @@ class Engine:
             self._start(requests)
 
     def _prefill(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> bool:
-        """One prefill call: computes a chunk for some of the slots, the shortest first.
-
-        A slot whose context another slot of the call is about to compute waits for it.
+        """One prefill call: computes a chunk for some of the slots.
 
         Args:
           contexts: what slots are to hold.
@@ -329,77 +325,27 @@ class Engine:
         Returns:
           Whether anything was left to do.
         """
-        while self._copy(contexts):
-            pass
-        chosen: dict[int, list[tuple]] = {}  # by shard
-        for item in sorted(self._missing(contexts), key=lambda item: item[:2]):
-            _, slot, _, start, context = item
-            beside = chosen.setdefault(self._shard_of(slot), [])
-            ahead = max((common_prefix(context, other[4]) for other in beside), default=0)
-            if ahead <= start + _WORTH_WAITING and len(beside) < self._rows_per_shard:
-                beside.append(item)
-        if chosen:
-            self._prefill_chunk(self._rows(chosen))
-        return bool(chosen)
+        while rows := self._plan.copies(contexts):
+            self._copy(rows)
+        rows = self._plan.chunks(contexts)
+        if rows:
+            self._prefill_chunk(rows)
+        return bool(rows)
 
-    @property
-    def _rows_per_shard(self) -> int:
-        return -(-self.config.prefill_rows // self._shards)
-
-    def _shard_of(self, slot: int) -> int:
-        return slot * self._shards // self.config.slots
-
-    def _rows(self, chosen: Mapping[int, list[tuple]]) -> dict[int, tuple]:
-        """Items by their row in a call: shard by shard."""
-        return {
-            shard * self._rows_per_shard + place: item
-            for shard, items in chosen.items()
-            for place, item in enumerate(items)
-        }
-
-    def _places(self, rows: Mapping[int, tuple]) -> tuple[jax.Array, jax.Array]:
-        """Sources and slots of all rows of a call, counted within their shards."""
-        size = self.config.slots // self._shards
-        places = np.full((2, self._shards * self._rows_per_shard), size, np.int32)
-        for row, (_, slot, source, *_) in rows.items():
-            places[:, row] = source % size, slot % size
-        return jnp.asarray(places[0]), jnp.asarray(places[1])
-
-    def _missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> list[tuple]:
-        """What slots do not hold yet: tokens to compute, slot, source, where to go on, context."""
-        missing = []
-        for slot, context in contexts.items():
-            source, start = self._held.longest(slot, context)
-            if start < len(context) or source != slot:
-                missing.append((len(context) - start, slot, source, start, context))
-        return missing
-
-    def _copy(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> bool:
-        """One call that takes over contexts which other slots hold whole.
-
-        Returns:
-          Whether there was one.
-        """
-        whole: dict[int, list[tuple]] = {}  # by shard
-        for item in self._missing(contexts):
-            beside = whole.setdefault(self._shard_of(item[1]), [])
-            if not item[0] and len(beside) < self._rows_per_shard:
-                beside.append(item)
-        rows = self._rows(whole)
-        if not rows:
-            return False
-        for _, slot, _, length, context in rows.values():
-            self.stats.copied_tokens += length - self._held.shared(slot, context)
-            self._held.hold(slot, context)
+    def _copy(self, rows: Mapping[int, Missing]) -> None:
+        """One call that takes over contexts which other slots hold whole."""
+        for item in rows.values():
+            self.stats.copied_tokens += item.start - self._held.shared(item.slot, item.context)
+            self._held.hold(item.slot, item.context)
+        sources, slots = self._plan.places(rows)
         self._cache = decoding.copy(
-            self._cache, *self._places(rows), shards=self._shards,
-            parts=self._parts(max(length for *_, length, _ in rows.values())),
+            self._cache, jnp.asarray(sources), jnp.asarray(slots), shards=self._plan.shards,
+            parts=self._parts(max(item.start for item in rows.values())),
         )  # fmt: skip
-        return True
 
-    def _prefill_chunk(self, rows: Mapping[int, tuple]) -> None:
-        count, length = self._shards * self._rows_per_shard, self.config.max_length
-        size = self._bucket(max(rest for rest, *_ in rows.values()))
+    def _prefill_chunk(self, rows: Mapping[int, Missing]) -> None:
+        count, length = self._plan.rows, self.config.max_length
+        size = self._bucket(max(item.count for item in rows.values()))
         tokens = np.zeros((count, size), np.int32)
         positions = np.full((count, size), length, np.int32)
         longest = 0
@@ -411,10 +357,11 @@ class Engine:
             self.stats.prefilled_tokens += end - start
             if source != slot:
                 self.stats.copied_tokens += start - self._held.shared(slot, context)
+        sources, slots = self._plan.places(rows)
         self._cache = decoding.prefill(
-            self._model, self._weights, self._cache, *self._places(rows),
+            self._model, self._weights, self._cache, jnp.asarray(sources), jnp.asarray(slots),
             jnp.asarray(tokens), jnp.asarray(positions),
-            parts=self._parts(longest), shards=self._shards,
+            parts=self._parts(longest), shards=self._plan.shards,
         )  # fmt: skip
         for _, slot, _, start, context in rows.values():
             self._held.hold(slot, context[: start + size])

@@ -6,10 +6,7 @@ newest few are kept; the end of every curriculum phase is kept for ever under
 is noticed before it is trained on.
 """
 
-import asyncio
 import contextlib
-import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -23,86 +20,18 @@ from orbax.checkpoint import v1 as ocp
 
 from agemem_jax.parallel import processes
 from agemem_jax.training import integrity
+from agemem_jax.training.checkpoint_parts import (
+    JSON_FILE,
+    CheckpointInfo,
+    DamagedCheckpoint,
+    JsonFile,
+    SaveFailed,
+    abstract,
+    split_state,
+)
 from agemem_jax.training.train_state import TrainState
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-_JSON = "value.json"
-
-
-class DamagedCheckpoint(Exception):
-    """One checkpoint cannot be read back as it was written."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointInfo:
-    """Where one checkpoint is.
-
-    Attributes:
-      step: as given to `save`.
-      phase: name of the phase that it closes; None inside a phase.
-      path: its folder.
-    """
-
-    step: int
-    phase: str | None
-    path: pathlib.Path
-
-
-class SaveFailed(OSError):
-    """A checkpoint could not be written: a full disk, a file system that is gone."""
-
-
-@contextlib.contextmanager
-def _named_failure(info: CheckpointInfo):
-    """Orbax reports failures by many exception types, some of them bare `Exception`."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise SaveFailed(f"The checkpoint {info.path} could not be written: {reason}.") from error
-
-
-class _JsonFile:
-    """A JSON value as one file of a checkpoint (Orbax's `StatefulCheckpointable`)."""
-
-    def __init__(self, value: Any = None):
-        self.value = value
-
-    async def save(self, directory):
-        text = json.dumps(self.value, indent=2)
-
-        async def write():
-            folder = await directory.await_creation()
-            if processes.is_primary():
-                await asyncio.to_thread((folder / _JSON).write_text, text)
-
-        return write()
-
-    async def load(self, directory):
-        async def read():
-            self.value = json.loads((directory / _JSON).read_text())
-
-        return read()
-
-
-def _split(state: TrainState) -> dict[str, PyTree]:
-    """The parts that are written; frozen weights come from the backbone's files."""
-    rest = {
-        "step": state.step,
-        "opt_state": state.opt_state,
-        "reference": state.reference,
-        "key": state.key,
-    }
-    return {"trainable": state.trainable, "training": rest}
-
-
-def _abstract(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
-        ),
-        tree,
-    )
 
 
 class Checkpoints:
@@ -171,20 +100,20 @@ class Checkpoints:
         if info.path.exists():  # a run that was taken up again from an older checkpoint
             self._set_aside(info)
 
-        parts = _split(state)
+        parts = split_state(state)
         record = {
             "position": position or {},
             "layout": {name: integrity.layout(part) for name, part in parts.items()},
             "frozen": self._fingerprint_frozen(state),
             "has_iterator": iterator is not None,
         }
-        checkpointables = {**parts, "record": _JsonFile(record)}
+        checkpointables = {**parts, "record": JsonFile(record)}
         if iterator is not None:  # the same number in every process, whatever share it reads
-            checkpointables["iterator"] = _JsonFile(iterator.get_state())
+            checkpointables["iterator"] = JsonFile(iterator.get_state())
         if not wait and jax.default_backend() == "cpu":
             # Where the host reads an array in place, an update must not be given its memory.
             checkpointables |= jax.tree.map(jnp.copy, parts)
-        with _named_failure(info):
+        with self._named_failure(info):
             response = self._writer(phase_end).save_checkpointables_async(
                 step, checkpointables, force=True
             )
@@ -202,7 +131,7 @@ class Checkpoints:
         if self._under_way is None:
             return
         (info, response), self._under_way = self._under_way, None
-        with _named_failure(info):
+        with self._named_failure(info):
             if response is not None:
                 response.result()
             if processes.is_primary():
@@ -309,7 +238,7 @@ class Checkpoints:
             self._verify_files(info)
             record = self._read_record(info)
             self._check_layout(info, record, {"trainable": template})
-            return self._read(info, {"trainable": _abstract(template)})["trainable"]
+            return self._read(info, {"trainable": abstract(template)})["trainable"]
         except DamagedCheckpoint as error:
             raise ValueError(str(error)) from error
 
@@ -327,7 +256,7 @@ class Checkpoints:
     ) -> tuple[TrainState, dict[str, Any]]:
         self._verify_files(info)
         record = self._read_record(info)
-        parts = _split(template)
+        parts = split_state(template)
         self._check_layout(info, record, parts)
         if record["frozen"] is not None:
             fingerprint = self._fingerprint_frozen(template)
@@ -336,15 +265,15 @@ class Checkpoints:
                     f"The checkpoint {info.path} was trained on other base weights than the ones "
                     "loaded now; use the backbone that the run started with."
                 )
-        wanted = {name: _abstract(part) for name, part in parts.items()}
+        wanted = {name: abstract(part) for name, part in parts.items()}
         if iterator is not None:
             if not record["has_iterator"]:
                 raise ValueError(
                     f"The checkpoint {info.path} holds no data iterator, so the data cannot go on "
                     "where it stopped; restore it without one."
                 )
-            ours = (info.path / "iterator" / _JSON).exists()
-            wanted["iterator"] = _JsonFile() if ours else iterator  # Grain's own, as of before
+            ours = (info.path / "iterator" / JSON_FILE).exists()
+            wanted["iterator"] = JsonFile() if ours else iterator  # Grain's own, as of before
         loaded = self._read(info, wanted)
         if iterator is not None and ours:
             iterator.set_state(loaded["iterator"].value)
@@ -352,7 +281,7 @@ class Checkpoints:
         return state, record["position"]
 
     def _read_record(self, info: CheckpointInfo) -> dict[str, Any]:
-        record = self._read(info, {"record": _JsonFile()})["record"].value
+        record = self._read(info, {"record": JsonFile()})["record"].value
         expected = {"position", "layout", "frozen", "has_iterator"}
         if not isinstance(record, dict) or not expected <= record.keys():
             raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: its record is broken.")
@@ -422,6 +351,21 @@ class Checkpoints:
             self._writers[info.path.parent].reload()
 
     # Writing.
+
+    @contextlib.contextmanager
+    def _named_failure(self, info: CheckpointInfo):
+        """Orbax reports failures by many exception types, some of them bare `Exception`."""
+        try:
+            yield
+        except Exception as error:
+            # A writer that has failed once would tell of it again instead of writing.
+            writer = self._writers.pop(info.path.parent)
+            with contextlib.suppress(Exception):
+                writer.close()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise SaveFailed(
+                f"The checkpoint {info.path} could not be written: {reason}."
+            ) from error
 
     def _folder(self, phase: str | None) -> pathlib.Path:
         return self.directory / "steps" if phase is None else self.directory / "phases" / phase

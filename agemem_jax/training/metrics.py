@@ -69,6 +69,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         if self._enabled:
+            if self._unwritten:
+                self._append()
             self._events.close()
 
 

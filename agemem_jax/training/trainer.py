@@ -29,7 +29,8 @@ from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, packing, train_state, update
 from agemem_jax.training.advantages import group_advantages
-from agemem_jax.training.checkpoints import Checkpoints, SaveFailed
+from agemem_jax.training.checkpoint_parts import SaveFailed
+from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption

@@ -53,3 +53,14 @@ def test_a_reward_that_is_not_finite_is_refused_with_its_place():
     rewards[1, 2] = np.nan
     with pytest.raises(ValueError, match="rollout 2 in group 1 is nan"):
         group_advantages(rewards)
+
+
+def test_a_rollout_that_failed_counts_neither_in_its_group_nor_in_others():
+    rewards = np.array([[0.0, 1.0, 9.0, 0.5], [0.1, 0.2, 0.3, 0.4], [0.7, 0.0, 0.0, 0.0]])
+    counted = np.array([[1, 1, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
+    advantages = group_advantages(rewards, counted=counted)
+    np.testing.assert_array_equal(
+        advantages[0, [0, 1, 3]], group_advantages(rewards[:1, [0, 1, 3]])[0]
+    )
+    np.testing.assert_array_equal(advantages[1], group_advantages(rewards[1:2])[0])
+    assert advantages[0, 2] == 0 and not advantages[2].any()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import subprocess
 
 import grain
 import jax
@@ -11,6 +12,7 @@ import pytest
 from absl import logging
 
 from agemem_jax.training import train_state
+from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.train_state import OptimizerConfig
 
@@ -227,3 +229,54 @@ def test_too_few_kept_checkpoints_and_unusable_phase_names_are_refused(
         Checkpoints(tmp_path, keep=1)
     with pytest.raises(ValueError, match="phase_end is '../up'"):
         run.save(9, make_state(tiny_decoder_config), phase_end="../up")
+
+
+def test_a_save_that_is_not_waited_for_is_whole_though_its_arrays_are_given_away(
+    tmp_path, tiny_decoder_config
+):
+    checkpoints = Checkpoints(tmp_path)
+    state = make_state(tiny_decoder_config, 3, width=200_000)
+    checkpoints.save(3, state, make_iterator(taken=3), wait=False)
+    move = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
+    move(state.trainable)  # as an update would do
+    checkpoints.finish()
+    restored, _ = Checkpoints(tmp_path).restore_latest(
+        make_state(tiny_decoder_config, width=200_000), make_iterator()
+    )
+    assert_same_bits(restored, make_state(tiny_decoder_config, 3, width=200_000))
+    checkpoints.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("A full disk is made by mount, which this system does not have.")
+    if done.returncode:
+        pytest.skip(f"A full disk is made by mount, which this user may not use: {done.stderr}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_one_checkpoint_and_none_that_was_there(small_disk, tiny_decoder_config):
+    checkpoints = Checkpoints(small_disk / "run", keep=2)
+    checkpoints.save(1, make_state(tiny_decoder_config, 1))
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    with pytest.raises(SaveFailed, match="checkpoint .*2 could not be written: .*[Nn]o space left"):
+        checkpoints.save(2, make_state(tiny_decoder_config, 2))
+    state, _ = Checkpoints(small_disk / "run").restore_latest(make_state(tiny_decoder_config))
+    assert_same_bits(state, make_state(tiny_decoder_config, 1))
+    filler.unlink()
+    checkpoints.save(3, make_state(tiny_decoder_config, 3))
+    checkpoints.close()
+    state, _ = Checkpoints(small_disk / "run").restore_latest(make_state(tiny_decoder_config))
+    assert_same_bits(state, make_state(tiny_decoder_config, 3))

@@ -1,0 +1,99 @@
+"""Which tokens of which slots the next prefill call computes, and what slots take over.
+
+Slots are split into shards, one for each group of devices that shares a cache. A call has
+the same number of rows for every shard, and a slot takes over from slots of its shard only.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from agemem_jax.rollout.prefixes import HeldPrefixes, common_prefix
+
+_WORTH_WAITING = 16  # tokens that a slot can save by waiting for another's prefill
+
+
+class Missing(NamedTuple):
+    """What a slot does not hold yet of its context.
+
+    Attributes:
+      count: tokens to compute; 0 where another slot holds the context whole.
+      slot: which one.
+      source: the slot that holds most of the context; its own where no other holds more.
+      start: how much of the context that is.
+      context: what the slot is to hold.
+    """
+
+    count: int
+    slot: int
+    source: int
+    start: int
+    context: Int[np.ndarray, " token"]
+
+
+class PrefillPlan:
+    """What slots hold, and what to do next so that they hold what they should."""
+
+    def __init__(self, slots: int, length: int, rows: int, shards: int):
+        """Of `slots` slots in `shards` shards, with `rows` rows in a call of all shards."""
+        self.held = HeldPrefixes(slots, length, shards)
+        self._slots_per_shard, self._rows_per_shard = slots // shards, -(-rows // shards)
+        self.shards = shards
+
+    @property
+    def rows(self) -> int:
+        """Rows of a call, padding included."""
+        return self.shards * self._rows_per_shard
+
+    @property
+    def first_slots(self) -> range:
+        """The first slot of every shard."""
+        return range(0, self.shards * self._slots_per_shard, self._slots_per_shard)
+
+    def copies(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> dict[int, Missing]:
+        """Contexts that another slot holds whole, by their row in a call."""
+        whole = (item for item in self._missing(contexts) if not item.count)
+        return self._rows(self._deal(whole))
+
+    def chunks(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> dict[int, Missing]:
+        """What to compute next, the shortest first, by its row in a call.
+
+        A slot whose context another slot of the call is about to compute waits for it.
+        """
+        items = sorted(self._missing(contexts), key=lambda item: (item.count, item.slot))
+        return self._rows(self._deal(items, waits=True))
+
+    def places(self, rows: Mapping[int, Missing]) -> Int[np.ndarray, "2 row"]:
+        """Sources and slots of all rows of a call, counted from the first of their shard."""
+        size = self._slots_per_shard
+        places = np.full((2, self.rows), size, np.int32)
+        for row, item in rows.items():
+            places[:, row] = item.source % size, item.slot % size
+        return places
+
+    def _missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Iterator[Missing]:
+        for slot, context in contexts.items():
+            source, start = self.held.longest(slot, context)
+            if start < len(context) or source != slot:
+                yield Missing(len(context) - start, slot, source, start, context)
+
+    def _deal(self, items, waits: bool = False) -> dict[int, list[Missing]]:
+        """As many items to every shard as it has rows."""
+        chosen: dict[int, list[Missing]] = {}
+        for item in items:
+            beside = chosen.setdefault(item.slot // self._slots_per_shard, [])
+            if len(beside) == self._rows_per_shard:
+                continue
+            ahead = max((common_prefix(item.context, other.context) for other in beside), default=0)
+            if not waits or ahead <= item.start + _WORTH_WAITING:
+                beside.append(item)
+        return chosen
+
+    def _rows(self, chosen: Mapping[int, list[Missing]]) -> dict[int, Missing]:
+        return {
+            shard * self._rows_per_shard + place: item
+            for shard, items in chosen.items()
+            for place, item in enumerate(items)
+        }
