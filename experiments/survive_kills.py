@@ -6,6 +6,7 @@ Trains the quickstart's policy through a short curriculum, in two processes that
 launch/local.sh starts again, once in peace and once with a SIGKILL to one of them every now
 and then. Parameters, optimiser state, keys and metrics must come out the same, bit for bit.
 Writes kills.json and kills.md into --workdir; ends with status 1 where anything differs.
+Another run than the quickstart's is given as arguments of experiments/train.py behind `--`.
 """
 
 import dataclasses
@@ -14,13 +15,15 @@ import os
 import pathlib
 import random
 import subprocess
+import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import psutil
 import rich
-from absl import app, flags, logging
+from absl import flags, logging
 
 from agemem_jax.evaluation.evaluate import read_config
 from agemem_jax.training.checkpoints import Checkpoints
@@ -34,14 +37,13 @@ _KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Of the job.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 10, "See experiments/train.py.", 1)
-_EXTRA = flags.DEFINE_list("set", [], "More options of the run, such as config.seed=1.")
+_LONGEST = flags.DEFINE_float("longest", 40.0, "Seconds that a process lives, at most.", 0.0)
 # The quickstart with all its phases, each a few iterations long.
 _RUN = (
     "--config=experiments/configs/quickstart.py", "--config.curriculum.schedule=phased",
-    "--config.curriculum.iterations=(4,4,4)", "--config.curriculum.checkpoint_every=1",
-    "--config.warmup.steps=10", "--config.warmup.episodes=64",
+    "--config.curriculum.iterations=(3,3,3)", "--config.curriculum.checkpoint_every=1",
+    "--config.warmup.steps=8", "--config.warmup.episodes=64",
 )  # fmt: skip
-_LONGEST = 60.0  # seconds that a process may live
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +70,16 @@ class Kill:
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    run = argv[1:] or _RUN
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     workdir = pathlib.Path(WORKDIR.value)
     logging.info("A run in peace")
-    _wait(_start(workdir / "peaceful"))
+    _wait(_start(workdir / "peaceful", run))
     moments, kills, differences = random.Random(_SEED.value), [], {}
     while len(kills) < _KILLS.value:  # a run may come to its end before all kills are spent
         disturbed = workdir / f"disturbed-{len(differences) + 1}"
         logging.info("A run with %d kills: %s", _KILLS.value - len(kills), disturbed)
-        _disturb(disturbed, moments, kills)
+        _disturb(_start(disturbed, run), disturbed, moments, kills)
         differences[disturbed.name] = _compare(workdir / "peaceful", disturbed)
     report = {"kills": [dataclasses.asdict(kill) for kill in kills], "differences": differences}
     (workdir / "kills.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -88,14 +89,18 @@ def main(argv):
         raise ValueError(f"Runs differ, see above and {workdir / 'kills.json'}.")
 
 
-def _start(workdir: pathlib.Path) -> subprocess.Popen:
+def _start(workdir: pathlib.Path, run: Sequence[str]) -> subprocess.Popen:
     workdir.mkdir(parents=True, exist_ok=True)
     command = [
-        "bash", str(_ROOT / "launch" / "local.sh"), str(_PROCESSES.value), "--", *_RUN,
-        *(f"--{option}" for option in _EXTRA.value), f"--workdir={workdir.resolve()}",
-        f"--heartbeat_timeout={_HEARTBEAT.value}",
+        "bash", str(_ROOT / "launch" / "local.sh"), str(_PROCESSES.value), "--", *run,
+        f"--workdir={workdir.resolve()}", f"--heartbeat_timeout={_HEARTBEAT.value}",
     ]  # fmt: skip
-    environment = os.environ | {"MAX_RESTARTS": str(2 * _KILLS.value), "GRACE": "5"}
+    environment = os.environ | {
+        "MAX_RESTARTS": str(2 * _KILLS.value),
+        "GRACE": "5",
+        "AGEMEM_VENV": "none",  # this Python, as it is
+        "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"])),
+    }
     with (workdir / "log.txt").open("a") as log:
         return subprocess.Popen(command, stderr=log, stdout=log, cwd=_ROOT, env=environment)
 
@@ -105,14 +110,15 @@ def _wait(job: subprocess.Popen) -> None:
         raise ValueError(f"The job ended with status {job.returncode}; see log.txt beside it.")
 
 
-def _disturb(workdir: pathlib.Path, moments: random.Random, kills: list[Kill]) -> None:
+def _disturb(
+    job: subprocess.Popen, workdir: pathlib.Path, moments: random.Random, kills: list[Kill]
+) -> None:
     """A run to its end; kills one process of every generation at a random moment of its life."""
-    job = _start(workdir)
     checkpoints, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
-    begun = time.time()
+    begun = 0.0
     while len(kills) < _KILLS.value and (processes := _generation(job, begun)):
         begun = time.time()
-        time.sleep(moments.uniform(0.0, _LONGEST))
+        time.sleep(moments.uniform(0.0, _LONGEST.value))
         index = moments.randrange(_PROCESSES.value)
         lines = read_metrics(metrics) if metrics.exists() else []
         newest = Checkpoints(checkpoints, read_only=True).latest()

@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 
 import jax
+from etils import epath
 
 from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
@@ -86,7 +86,7 @@ def read_config(workdir: str | os.PathLike) -> RunConfig:
     Raises:
       FileNotFoundError: there is no run in `workdir`.
     """
-    path = pathlib.Path(workdir) / "config.json"
+    path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; --workdir must name the directory of a training run."

@@ -3,10 +3,10 @@
 import asyncio
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 import jax
+from etils import epath
 from jaxtyping import PyTree
 
 from agemem_jax.parallel import processes
@@ -31,7 +31,7 @@ class CheckpointInfo:
 
     step: int
     phase: str | None
-    path: pathlib.Path
+    path: epath.Path
 
 
 class SaveFailed(OSError):

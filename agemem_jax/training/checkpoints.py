@@ -8,13 +8,13 @@ is noticed before it is trained on.
 
 import contextlib
 import os
-import pathlib
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import logging
+from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
@@ -51,10 +51,10 @@ class Checkpoints:
                 f"Checkpoints got keep = {keep}; it must be at least 2, so that one is left when "
                 "the newest is damaged."
             )
-        self.directory = pathlib.Path(os.path.abspath(directory))
+        self.directory = epath.Path(directory).resolve()
         self._keep = keep
         self._read_only = read_only
-        self._writers: dict[pathlib.Path, ocp.training.Checkpointer] = {}
+        self._writers: dict[epath.Path, ocp.training.Checkpointer] = {}
         self._damaged: list[CheckpointInfo] = []
         self._frozen_fingerprint: int | None = None
         self._under_way: tuple[CheckpointInfo, Any] | None = None
@@ -152,10 +152,7 @@ class Checkpoints:
                     if path.name.isdigit() and path.is_dir()
                 ]
 
-        def age(info: CheckpointInfo):
-            return info.step, info.phase is not None, info.path.stat().st_mtime_ns
-
-        return sorted(found, key=age, reverse=True)
+        return sorted(found, key=lambda info: (info.step, info.phase or ""), reverse=True)
 
     def latest(self) -> CheckpointInfo | None:
         """The newest checkpoint, intact or not; None where a run has none yet."""
@@ -310,7 +307,7 @@ class Checkpoints:
 
     # Damage.
 
-    def _manifest(self, info: CheckpointInfo) -> pathlib.Path:
+    def _manifest(self, info: CheckpointInfo) -> epath.Path:
         parts = info.path.relative_to(self.directory).parts
         return self.directory / "manifests" / ("-".join(parts) + ".json")
 
@@ -367,7 +364,7 @@ class Checkpoints:
                 f"The checkpoint {info.path} could not be written: {reason}."
             ) from error
 
-    def _folder(self, phase: str | None) -> pathlib.Path:
+    def _folder(self, phase: str | None) -> epath.Path:
         return self.directory / "steps" if phase is None else self.directory / "phases" / phase
 
     def _writer(self, phase: str | None) -> ocp.training.Checkpointer:

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pathlib
 from typing import Any
 
 import jax
@@ -90,7 +89,9 @@ def build_judge(config: RunConfig, workdir: str | os.PathLike) -> Judge:
     if config.judge.kind == "offline":
         return OfflineJudge()
     judge = config.judge
-    cache = judge.cache_dir or str(pathlib.Path(workdir) / "judge_cache")
+    cache = judge.cache_dir or os.path.join(workdir, "judge_cache")
+    if "://" in cache:  # its database needs a disk
+        cache = os.fspath(weights_cache.cache_directory() / "judge")
     if jax.process_index():
         cache = f"{cache}_{jax.process_index()}"
     return LLMJudge(

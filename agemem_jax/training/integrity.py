@@ -5,16 +5,15 @@ fills in what it does not find.
 """
 
 import json
-import os
-import pathlib
 import zlib
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import PyTree
 
 
-def _checksum(path: pathlib.Path) -> int:
+def _checksum(path: epath.Path) -> int:
     checksum = 0
     with path.open("rb") as file:
         while block := file.read(1 << 22):
@@ -22,20 +21,20 @@ def _checksum(path: pathlib.Path) -> int:
     return checksum
 
 
-def write_manifest(manifest: pathlib.Path, folder: pathlib.Path) -> None:
+def write_manifest(manifest: epath.Path, folder: epath.Path) -> None:
     """Records size and CRC-32 of every file under `folder`, atomically."""
     sums = {
-        str(path.relative_to(folder)): [path.stat().st_size, _checksum(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        str(path.relative_to(folder)): [path.stat().length, _checksum(path)]
+        for parent, _, names in folder.walk()
+        for path in (parent / name for name in sorted(names))
     }
     manifest.parent.mkdir(parents=True, exist_ok=True)
     unfinished = manifest.with_suffix(".tmp")
     unfinished.write_text(json.dumps(sums))
-    os.replace(unfinished, manifest)
+    unfinished.replace(manifest)
 
 
-def damage(manifest: pathlib.Path, folder: pathlib.Path) -> str | None:
+def damage(manifest: epath.Path, folder: epath.Path) -> str | None:
     """What differs from the manifest, in words; None when nothing does.
 
     None also without a readable manifest: a process may have been killed between writing
@@ -49,8 +48,8 @@ def damage(manifest: pathlib.Path, folder: pathlib.Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if path.stat().length != size:
+            return f"{name} has {path.stat().length} bytes instead of {size}"
         if _checksum(path) != checksum:
             return f"{name} has other contents than were written"
     return None

@@ -8,13 +8,16 @@ import contextlib
 import json
 import math
 import os
-import pathlib
-import tempfile
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
-from tensorboardX import SummaryWriter
+from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 
 class MetricsWriter:
@@ -25,23 +28,21 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: str | os.PathLike, *, enabled: bool = True):
-        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        self.path = epath.Path(workdir) / "metrics.jsonl"
         self._enabled = enabled
         self._unwritten = ""
+        self._events = _Events(self.path.parent / "tensorboard") if enabled else None
         if enabled:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._events = SummaryWriter(str(self.path.parent / "tensorboard"), flush_secs=10)
 
     def forget_after(self, step: int) -> None:
         """Drops the lines past `step`, which a resumed run writes again."""
         if not self._enabled or not self.path.exists():
             return
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self.path.parent, prefix=".metrics", delete=False
-        ) as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        os.replace(file.name, self.path)
+        rewritten = self.path.with_suffix(".tmp")
+        rewritten.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten.replace(self.path)
 
     def write(self, step: int, values: Mapping[str, Any], timing: Mapping[str, float]) -> None:
         """Adds one line; floats in TensorBoard, everything in the file."""
@@ -50,20 +51,25 @@ class MetricsWriter:
         line = {"step": step, **_plain(values), "timing": _plain(timing)}
         self._unwritten += json.dumps(line) + "\n"
         self._append()
-        for name, value in {**line, **line["timing"]}.items():
-            if isinstance(value, float | int) and name != "step":
-                self._events.add_scalar(name, value, step)
+        values = {**line, **line["timing"]}
+        numbers = {k: v for k, v in values.items() if isinstance(v, float | int) and k != "step"}
+        self._events.write(step, numbers)
 
     def _append(self) -> None:
         """All that is unwritten or, as a line cut in half would end the file, nothing."""
-        size = self.path.stat().st_size if self.path.exists() else 0
+        size = self.path.stat().length if self.path.exists() else 0
         try:
-            with self.path.open("a") as file:
-                file.write(self._unwritten)
+            if _is_local(self.path):
+                with self.path.open("a") as file:
+                    file.write(self._unwritten)
+            else:  # objects of a bucket take no additions
+                before = self.path.read_text() if size else ""
+                self.path.write_text(before + self._unwritten)
         except OSError as error:
             logging.error("%s could not be written, keeping its lines: %s", self.path, error)
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, size)
+            if _is_local(self.path):
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, size)
             return
         self._unwritten = ""
 
@@ -77,12 +83,53 @@ class MetricsWriter:
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`; a last line cut off by a crash is left out."""
     lines = []
-    for text in pathlib.Path(path).read_text().splitlines():
+    for text in epath.Path(path).read_text().splitlines():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
     return lines
+
+
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+class _Events:
+    """TensorBoard events, written at once.
+
+    `SummaryWriter` writes them in a thread, which a full disk ends; from then on it would
+    wait for that thread for ever.
+    """
+
+    def __init__(self, folder: epath.Path):
+        self._folder = folder
+        self._writer: EventsWriter | None = None
+        self._files = 0
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the values of one step; one that cannot be written is left out."""
+        summary = Summary()
+        for name, value in values.items():
+            summary.MergeFrom(scalar(name, value))
+        try:
+            if self._writer is None:
+                self._open()
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writer.flush()
+        except (OSError, ImportError) as error:  # of a bucket's library that is not installed
+            logging.warning("No TensorBoard events of step %d in %s: %s", step, self._folder, error)
+            self._writer = None  # what it was writing is cut off; the next step gets a new file
+
+    def _open(self) -> None:
+        self._files += 1
+        prefix = os.path.join(self._folder, "events")
+        self._writer = EventsWriter(prefix, f".{os.getpid()}.{self._files}")
+
+    def close(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

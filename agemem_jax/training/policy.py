@@ -1,10 +1,10 @@
 """The policy of a training run, read back from its checkpoints."""
 
 import os
-import pathlib
 
 import jax
 from absl import logging
+from etils import epath
 
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import Backbone
@@ -32,7 +32,7 @@ def restore_weights(
         backbone.config, backbone.params, config.optimizer,
         keep_reference=False, key=jax.random.key(config.seed),
     )  # fmt: skip
-    checkpoints = Checkpoints(pathlib.Path(workdir) / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True)
     infos = checkpoints.all()
     if trained and not infos:
         raise ValueError(

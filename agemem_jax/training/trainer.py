@@ -11,12 +11,12 @@ iteration's tasks, on its own devices; they meet to agree on shapes, and in the 
 import dataclasses
 import json
 import os
-import pathlib
 import time
 
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 
 from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
@@ -68,7 +68,7 @@ class Trainer:
           ValueError: the configuration does not fit the devices of this job.
         """
         self.config = config
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = epath.Path(workdir)
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.interruption = interruption or Interruption()
         self.faults = Faults(config.faults)
@@ -395,6 +395,6 @@ def write_config(config: RunConfig, workdir: str | os.PathLike) -> None:
     """Keeps the run's configuration beside its results, for evaluation; once in a job."""
     if not processes.is_primary():
         return
-    path = pathlib.Path(workdir) / "config.json"
+    path = epath.Path(workdir) / "config.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")

@@ -1,7 +1,8 @@
 """Runs a small training job and writes its losses and parameters: `small_run.py SETTINGS`.
 
 SETTINGS is JSON: `model` (a directory), `workdir`, `output`, `meshes` as [data, fsdp, tensor]
-or null for one device, and of several processes `coordinator`, `count` and `index`.
+or null for one device; of several processes `coordinator`, `count` and `index`; and `stop_at`,
+the step at which somebody asks the run to stop.
 """
 
 import json
@@ -16,6 +17,7 @@ from jax.experimental import multihost_utils
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
 from agemem_jax.training import trainer as trainer_lib
+from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 from experiments import cli
@@ -52,6 +54,18 @@ def small_config(model: str, mesh: list[int] | None) -> run_config.RunConfig:
     return run_config.build(config)
 
 
+class StopAt(Interruption):
+    """Asks when a step is reached."""
+
+    def __init__(self, step: int | None):
+        super().__init__()
+        self.step, self.trainer = step, None
+
+    @property
+    def asked(self) -> bool:
+        return self.step is not None and self.trainer.position.step >= self.step
+
+
 def main() -> None:
     settings = json.loads(sys.argv[1])
     if "coordinator" in settings:
@@ -63,8 +77,13 @@ def main() -> None:
         if mesh is None:  # as if there were one device
             trainer_lib.make_mesh = trainer_lib.make_rollout_mesh = lambda config: None
         workdir = f"{settings['workdir']}/{number}"
-        trainer = Trainer(small_config(settings["model"], mesh), workdir)
-        trainer.run()
+        interruption = StopAt(settings.get("stop_at"))
+        trainer = Trainer(small_config(settings["model"], mesh), workdir, interruption)
+        interruption.trainer = trainer
+        try:
+            trainer.run()
+        except Interrupted:
+            continue
         params = multihost_utils.process_allgather(trainer.state.trainable, tiled=True)
         if processes.is_primary():
             lines = read_metrics(f"{workdir}/metrics.jsonl")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -42,7 +43,10 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def results(four_heads, tmp_path_factory):
-    """Metrics and final parameters by mesh; "one" is a single device, "two" two processes."""
+    """Metrics and final parameters by mesh; "one" is a single device, "two" two processes.
+
+    "eight, then N" is a run that was interrupted on eight devices and taken up on N.
+    """
     folder = tmp_path_factory.mktemp("meshes")
     common = {"model": str(four_heads)}
     meshes = [*MESHES, None]
@@ -54,6 +58,14 @@ def results(four_heads, tmp_path_factory):
     finish(*(start(4, common | two | {"index": index}) for index in range(2)))
     names = {str(mesh): f"a-{number}" for number, mesh in enumerate(MESHES)}
     names |= {"one": f"a-{len(MESHES)}", "two": "b-0"}
+    # Interrupted on eight devices, and taken up on two and on one.
+    split = {"workdir": str(folder / "c"), "output": str(folder / "c"), "meshes": [[1, 8, 1]]}
+    finish(start(8, common | split | {"stop_at": 2}))
+    for devices, mesh in ((2, [1, 2, 1]), (1, None)):
+        workdir = shutil.copytree(folder / "c", folder / f"c{devices}")
+        taken_up = {"workdir": str(workdir), "output": str(workdir), "meshes": [mesh]}
+        finish(start(devices, common | taken_up))
+        names[f"eight, then {devices}"] = f"c{devices}-0"
     return {
         name: (
             json.loads((folder / f"{file}.json").read_text()),
@@ -63,7 +75,7 @@ def results(four_heads, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", [*map(str, MESHES), "two"])
+@pytest.mark.parametrize("name", [*map(str, MESHES), "two", "eight, then 2", "eight, then 1"])
 def test_losses_and_parameters_are_those_of_one_device(results, name):
     """Two GRPO iterations behind a step of warm-up, rollouts included, in float32."""
     (lines, params), (expected_lines, expected) = results[name], results["one"]

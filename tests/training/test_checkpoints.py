@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import subprocess
 
 import grain
 import jax
@@ -15,6 +14,7 @@ from agemem_jax.training import train_state
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.train_state import OptimizerConfig
+from tests.training.conftest import fill
 
 
 def make_state(config, step=0, width=6):
@@ -247,30 +247,10 @@ def test_a_save_that_is_not_waited_for_is_whole_though_its_arrays_are_given_away
     checkpoints.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("A full disk is made by mount, which this system does not have.")
-    if done.returncode:
-        pytest.skip(f"A full disk is made by mount, which this user may not use: {done.stderr}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_full_disk_costs_one_checkpoint_and_none_that_was_there(small_disk, tiny_decoder_config):
     checkpoints = Checkpoints(small_disk / "run", keep=2)
     checkpoints.save(1, make_state(tiny_decoder_config, 1))
-    filler = small_disk / "filler"
-    with pytest.raises(OSError, match="No space left"), filler.open("wb") as file:
-        while True:
-            file.write(bytes(4096))
-            file.flush()
+    filler = fill(small_disk)
     with pytest.raises(SaveFailed, match="checkpoint .*2 could not be written: .*[Nn]o space left"):
         checkpoints.save(2, make_state(tiny_decoder_config, 2))
     state, _ = Checkpoints(small_disk / "run").restore_latest(make_state(tiny_decoder_config))
