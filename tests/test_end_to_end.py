@@ -145,6 +145,23 @@ def test_a_killed_run_ends_with_the_same_parameters(
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_job_of_two_processes_survives_the_death_of_one(config_file, tmp_path):
+    """The launcher starts both again, and the end is that of a run in peace."""
+    arguments = ("--kills=1", "--longest=30", f"--workdir={tmp_path}", "--heartbeat_timeout=10")
+    run = (f"--config={config_file}", "--config.packing.rows=2")
+    done = subprocess.run(
+        command("survive_kills.py", *arguments, "--", *run),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "kills.json").read_text())
+    assert len(report["kills"]) == 1
+    assert report["differences"] == {"disturbed-1": []}
+    assert "starting all processes again" in (tmp_path / "disturbed-1" / "log.txt").read_text()
+
+
 def test_evaluation_writes_a_row_for_every_method(finished, config_file):
     run_main(evaluate.main, f"--config={config_file}", f"--workdir={finished}", "--show=1")
     results = json.loads((finished / "evaluation.json").read_text())["results"]

@@ -51,7 +51,9 @@ class Checkpoints:
                 f"Checkpoints got keep = {keep}; it must be at least 2, so that one is left when "
                 "the newest is damaged."
             )
-        self.directory = epath.Path(directory).resolve()
+        self.directory = epath.Path(directory)
+        if "://" not in os.fspath(directory):  # Orbax wants the whole path
+            self.directory = self.directory.absolute()
         self._keep = keep
         self._read_only = read_only
         self._writers: dict[epath.Path, ocp.training.Checkpointer] = {}

@@ -6,6 +6,7 @@ fills in what it does not find.
 
 import json
 import zlib
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -21,12 +22,20 @@ def _checksum(path: epath.Path) -> int:
     return checksum
 
 
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files under a folder, which may be in a bucket: those know no recursive patterns."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
 def write_manifest(manifest: epath.Path, folder: epath.Path) -> None:
     """Records size and CRC-32 of every file under `folder`, atomically."""
     sums = {
         str(path.relative_to(folder)): [path.stat().length, _checksum(path)]
-        for parent, _, names in folder.walk()
-        for path in (parent / name for name in sorted(names))
+        for path in _files(folder)
     }
     manifest.parent.mkdir(parents=True, exist_ok=True)
     unfinished = manifest.with_suffix(".tmp")
