@@ -11,6 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
+_SHORTEST = 1024  # bytes that travel at least
+
 
 def initialize(
     coordinator: str | None,
@@ -61,7 +63,8 @@ def gather(value: Any) -> list[Any]:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     lengths = multihost_utils.process_allgather(np.int32(len(text)))
-    padded = np.zeros(int(lengths.max()), np.uint8)
+    # Few different lengths: each is a program of its own.
+    padded = np.zeros(max(_SHORTEST, 1 << int(lengths.max() - 1).bit_length()), np.uint8)
     padded[: len(text)] = text
     texts = multihost_utils.process_allgather(padded)
     return [
