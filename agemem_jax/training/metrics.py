@@ -122,6 +122,7 @@ class _Events:
             self._writer = None  # what it was writing is cut off; the next step gets a new file
 
     def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._files += 1
         prefix = os.path.join(self._folder, "events")
         self._writer = EventsWriter(prefix, f".{os.getpid()}.{self._files}")

@@ -348,7 +348,8 @@ class Trainer:
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
         values |= self.faults.take()
         self.metrics.write(step, values, timing)
-        self._show_progress(phase, values, timing)
+        if processes.is_primary():
+            self._show_progress(phase, values, timing)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
 

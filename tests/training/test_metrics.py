@@ -19,6 +19,7 @@ def test_lines_that_the_disk_does_not_take_are_written_with_the_next_ones(small_
     writer.write(3, long, {})
     writer.close()
     assert [line["step"] for line in read_metrics(small_disk / "metrics.jsonl")] == [1, 2, 3]
+    assert list((small_disk / "tensorboard").glob("events*"))
     for text in (small_disk / "metrics.jsonl").read_text().splitlines():
         json.loads(text)
 
