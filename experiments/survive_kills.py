@@ -9,6 +9,7 @@ Writes kills.json and kills.md into --workdir; ends with status 1 where anything
 Another run than the quickstart's is given as arguments of experiments/train.py behind `--`.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -140,11 +141,12 @@ def _disturb(
 def _generation(job: subprocess.Popen, after: float) -> list[psutil.Process]:
     """The processes that the launcher has started after a time; none when it has ended."""
     while job.poll() is None:
-        found = [
-            child
-            for child in psutil.Process(job.pid).children()
-            if child.create_time() >= after - 1.0 and "--process_id" in " ".join(child.cmdline())
-        ]
+        found = []
+        for child in psutil.Process(job.pid).children():
+            with contextlib.suppress(psutil.Error):  # it is ending
+                is_new = child.create_time() >= after - 1.0
+                if is_new and "--process_id" in " ".join(child.cmdline()):
+                    found.append(child)
         if len(found) == _PROCESSES.value:
             return sorted(found, key=lambda child: child.cmdline()[-1])
         time.sleep(0.1)

@@ -47,12 +47,14 @@ def assert_same_bits(actual, expected):
 
 
 def largest_file(folder: pathlib.Path) -> pathlib.Path:
-    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    return max(
+        (p for p in pathlib.Path(folder).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
 
 
 def truncate(folder: pathlib.Path) -> None:
     """Cuts every file to half its length, as a full disk or a lost cache may."""
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
+    for path in [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -213,7 +215,7 @@ def test_another_configuration_is_an_error_and_not_damage(run, tiny_decoder_conf
 def test_base_weights_are_not_written_but_have_to_be_the_same(run, tiny_decoder_config):
     base = {"big": jnp.arange(12.0)}
     state = dataclasses.replace(make_state(tiny_decoder_config, 5), frozen=base)
-    path = run.save(5, state).path
+    path = pathlib.Path(run.save(5, state).path)
     assert not any("big" in file.read_text(errors="ignore") for file in path.rglob("_METADATA"))
     restored, _ = reopen(run).restore_latest(state)
     assert restored.frozen is base
