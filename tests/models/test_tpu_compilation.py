@@ -1,0 +1,104 @@
+"""Rollouts and updates compile for TPUs that are not there, kernels included.
+
+Needs libtpu, which compiles for a described topology without a device:
+`pip install "jax[tpu]"`, and `JAX_PLATFORMS=cpu` where there is no TPU. What the kernels
+compute is tested interpreted, beside this file.
+"""
+
+import dataclasses
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import topologies
+
+from agemem_jax.models import decoder
+from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.decoder import Weights
+from agemem_jax.rollout import decoding
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason='libtpu compiles for TPUs and is not installed: pip install "jax[tpu]"',
+)
+CONFIG = DecoderConfig(
+    vocab_size=512, num_layers=2, width=256, num_heads=4, num_kv_heads=2, head_dim=64,
+    ffn_width=512, attention="pallas",
+)  # fmt: skip
+FAMILIES = {
+    "plain": {},
+    "bfloat16": {"compute_dtype": "bfloat16"},
+    "softcap": {"attention_softcap": 30.0},
+    "window": {"windows": (128, 0)},
+}
+SLOTS, LENGTH, CHUNK = 8, 512, 4
+
+
+@pytest.fixture(scope="module")
+def device():
+    """One chip of an abstract v5e."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TPU_SKIP_MDS_QUERY", "1")  # nobody is there to be asked for the topology
+        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    return topology.devices[0]
+
+
+def compiled(device, function, *make):
+    """The text of `function` compiled for `device`, its arguments as `make` would make them."""
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    arguments = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        [jax.eval_shape(each) for each in make],
+    )
+    return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def weights_of(config):
+    return lambda: Weights(decoder.init_params(config, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+def test_a_chunk_of_decoding_compiles_with_its_kernel(device, change):
+    config = dataclasses.replace(CONFIG, **change)
+
+    def state():
+        return decoding.DecodeState(
+            tokens=jnp.zeros(SLOTS, jnp.int32), positions=jnp.zeros(SLOTS, jnp.int32),
+            active=jnp.zeros(SLOTS, bool), generated=jnp.zeros(SLOTS, jnp.int32),
+            limits=jnp.zeros(SLOTS, jnp.int32), keys=jax.random.split(jax.random.key(0), SLOTS),
+            temperatures=jnp.ones(SLOTS), top_ks=jnp.zeros(SLOTS, jnp.int32),
+            top_ps=jnp.ones(SLOTS),
+        )  # fmt: skip
+
+    def cache():
+        return decoder.init_cache(config, SLOTS, LENGTH, jnp.dtype(config.compute_dtype))
+
+    def chunk(weights, cache, state):
+        return decoding.decode_chunk(
+            config, weights, cache, state, None, parts=1, chunk=CHUNK, idle_slots=2, stop_id=2
+        )
+
+    text = compiled(device, chunk, weights_of(config), cache, state)
+    assert text.count("tpu_custom_call") >= config.num_layers
+
+
+@pytest.mark.parametrize("change", FAMILIES.values(), ids=FAMILIES)
+def test_gradients_of_packed_rows_behind_a_prefix_compile_with_their_kernels(device, change):
+    config = dataclasses.replace(CONFIG, **change)
+
+    def rows():
+        return jnp.zeros((2, 384), jnp.int32)
+
+    def prefix():
+        return jnp.zeros(100, jnp.int32)
+
+    def gradients(weights, tokens, positions, visible_to, prefix):
+        def loss(weights):
+            hidden = decoder.forward(config, weights, tokens, positions, visible_to, prefix)
+            return jnp.sum(hidden.astype(jnp.float32) ** 2)
+
+        return jax.grad(loss)(weights)
+
+    text = compiled(device, gradients, weights_of(config), rows, rows, rows, prefix)
+    assert text.count("tpu_custom_call") >= 3 * config.num_layers  # forward, and two backward
