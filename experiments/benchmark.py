@@ -33,6 +33,9 @@ _SUITES = flags.DEFINE_list("suites", list(SUITES), "What to measure.")
 _PEERS = flags.DEFINE_bool("peers", False, "Measure the peers as well.")
 _ENVIRONMENTS = flags.DEFINE_string("environments", ".peers", "What launch/peers.sh made.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each thing.", 1)
+_HOTPOTQA = flags.DEFINE_string(
+    "hotpotqa", None, "A JSON file of HotpotQA's rows: `episodes` then plays SmolLM2 on them, too."
+)
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Where the report goes.")
 _TRACE = flags.DEFINE_string("trace", None, "Write a profile here, for Perfetto or XProf.")
 
@@ -55,6 +58,7 @@ def main(argv):
             environments=pathlib.Path(_ENVIRONMENTS.value).resolve(),
             folder=pathlib.Path(folder),
             output=output,
+            hotpotqa=pathlib.Path(_HOTPOTQA.value).resolve() if _HOTPOTQA.value else None,
         )
         if _TRACE.value:
             jax.profiler.start_trace(_TRACE.value)

@@ -14,6 +14,7 @@ class Options:
       environments: where the peers' virtual environments are (launch/peers.sh).
       folder: for models and checkpoints that a suite writes.
       output: where the report goes, for pictures beside it.
+      hotpotqa: a JSON file of HotpotQA's rows, for episodes on its questions, or None.
     """
 
     repeats: int
@@ -21,3 +22,4 @@ class Options:
     environments: pathlib.Path
     folder: pathlib.Path
     output: pathlib.Path
+    hotpotqa: pathlib.Path | None = None
