@@ -61,7 +61,9 @@ def main(argv):
             hotpotqa=pathlib.Path(_HOTPOTQA.value).resolve() if _HOTPOTQA.value else None,
         )
         if _TRACE.value:
-            jax.profiler.start_trace(_TRACE.value)
+            quiet = jax.profiler.ProfileOptions()
+            quiet.python_tracer_level = 0  # every call of Python's would crowd out the device's
+            jax.profiler.start_trace(_TRACE.value, profiler_options=quiet)
         failed = []
         for name in _SUITES.value:
             logging.info("Suite %s", name)

@@ -1,5 +1,6 @@
 """The benchmark's report: which way a ratio goes, and what a reader sees of it."""
 
+import gzip
 import json
 import pathlib
 import subprocess
@@ -35,10 +36,10 @@ def test_the_table_holds_every_peer_the_limit_and_what_was_wanted():
     assert "- cores: 2" in text and "- decode: alone" in text
 
 
-def test_a_suite_runs_and_writes_its_report(tmp_path):
+def test_a_suite_runs_and_writes_its_report_and_a_trace(tmp_path):
     command = [
         sys.executable, str(ROOT / "experiments" / "benchmark.py"), "--suites=memory",
-        "--repeats=1", f"--output={tmp_path}",
+        "--repeats=1", f"--output={tmp_path}", f"--trace={tmp_path / 'trace'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -46,6 +47,11 @@ def test_a_suite_runs_and_writes_its_report(tmp_path):
     small, large = report["suites"]["memory"]
     assert min(small["ours"]["values"]) > 0 and "100000 entries" in large["name"]
     assert "top 5 of 4096 entries" in (tmp_path / "benchmark.md").read_text()
+    (path,) = tmp_path.glob("trace/**/*.trace.json.gz")  # the format that Perfetto opens
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    lasting = [event for event in events if event.get("ph") == "X"]
+    assert all({"name", "pid", "tid", "ts", "dur"} <= event.keys() for event in lasting)
+    assert any("dot" in event["name"] for event in lasting), "the device's work must be in it"
 
 
 def test_an_unknown_suite_is_refused_in_a_sentence(tmp_path):
