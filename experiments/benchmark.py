@@ -33,6 +33,9 @@ _SUITES = flags.DEFINE_list("suites", list(SUITES), "What to measure.")
 _PEERS = flags.DEFINE_bool("peers", False, "Measure the peers as well.")
 _ENVIRONMENTS = flags.DEFINE_string("environments", ".peers", "What launch/peers.sh made.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each thing.", 1)
+_STEPS = flags.DEFINE_list(
+    "steps", [], "What `grpo_step` measures of: SmolLM2-135M, small, 4 turns, 8 turns; or all."
+)
 _HOTPOTQA = flags.DEFINE_string(
     "hotpotqa", None, "A JSON file of HotpotQA's rows: `episodes` then plays SmolLM2 on them, too."
 )
@@ -58,6 +61,7 @@ def main(argv):
             environments=pathlib.Path(_ENVIRONMENTS.value).resolve(),
             folder=pathlib.Path(folder),
             output=output,
+            steps=_STEPS.value,
             hotpotqa=pathlib.Path(_HOTPOTQA.value).resolve() if _HOTPOTQA.value else None,
         )
         if _TRACE.value:

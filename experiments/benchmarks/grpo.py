@@ -160,8 +160,15 @@ MULTI = {turns: Shape("small", prompt=64, turns=turns, new=32, observation=32) f
 
 def run(options: Options) -> list[Case]:
     """Cases of single-turn and multi-turn steps, with TRL and Tunix as peers."""
+    known = [*SINGLE, *(f"{turns} turns" for turns in MULTI)]
+    unknown = [name for name in options.steps if name not in known]
+    if unknown:
+        raise ValueError(f"No step is called {unknown[0]!r}; known: {', '.join(known)}.")
+    chosen = options.steps or known
     cases = []
     for name, shape in SINGLE.items():
+        if name not in chosen:
+            continue
         ours = _alone(shape, options.repeats)
         peers = _peers_of(shape, options) if options.peers else {}
         wanted = (
@@ -171,6 +178,8 @@ def run(options: Options) -> list[Case]:
         )
         cases += _cases(f"GRPO step, {name}, K = 8 × 2, 256 + 64 tokens", ours, peers, wanted)
     for turns, shape in MULTI.items():
+        if f"{turns} turns" not in chosen:
+            continue
         ours = _alone(shape, options.repeats)
         peers = _peers_of(shape, options) if options.peers else {}
         rollout, step = {4: (4.0, 3.0), 8: (6.0, 4.0)}[turns]

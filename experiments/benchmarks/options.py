@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Options:
       environments: where the peers' virtual environments are (launch/peers.sh).
       folder: for models and checkpoints that a suite writes.
       output: where the report goes, for pictures beside it.
+      steps: names of the steps that `grpo_step` takes; all, when empty.
       hotpotqa: a JSON file of HotpotQA's rows, for episodes on its questions, or None.
     """
 
@@ -22,4 +24,5 @@ class Options:
     environments: pathlib.Path
     folder: pathlib.Path
     output: pathlib.Path
+    steps: Sequence[str] = ()
     hotpotqa: pathlib.Path | None = None

@@ -62,6 +62,15 @@ def test_greedy_trajectories_are_the_same_with_all_optimisations_and_with_none(
         for segments in zip(one.segments, other.segments, strict=True):
             np.testing.assert_array_equal(*(s.token_ids for s in segments))
             np.testing.assert_allclose(*(s.log_probs for s in segments), atol=1e-4)
+    # And an update reads the same, shared beginnings packed once or every segment apart.
+    prefix = player.rules(episode_config).shared_prefix
+    for trajectories, share in ((with_all, True), (with_none, False)):
+        config = packing.PackingConfig(row_lengths=(640,), rows=2, max_microbatches=16, share=share)
+        batch = packing.pack(trajectories, np.zeros(6), config, prefix=prefix if share else ())
+        scores = update.make_score(model)(weights, batch)
+        np.testing.assert_allclose(
+            np.where(batch.target_mask, scores, 0), batch.old_log_probs, atol=1e-4
+        )
 
 
 def test_rollouts_of_a_task_differ(played):
