@@ -144,12 +144,16 @@ def test_nothing_recompiles_in_steady_state(engine):
         lengths = np.random.default_rng(seed).integers(3, 400, 4)
         run(engine, *[request(s, p) for s, p in enumerate(prompts(*lengths, seed=seed))])
 
+    def compilations():
+        functions = decoding.decode_chunk, decoding.prefill, decoding.copy, decoding.admit
+        return [function._cache_size() for function in functions]
+
     for seed in range(4):
         round_of(seed)
-    before = decoding.decode_chunk._cache_size(), decoding.prefill._cache_size()
+    before = compilations()
     for seed in range(4, 8):
         round_of(seed)
-    assert (decoding.decode_chunk._cache_size(), decoding.prefill._cache_size()) == before
+    assert compilations() == before
 
 
 def test_a_prompt_that_does_not_fit_is_refused_in_a_sentence(engine):
