@@ -187,6 +187,12 @@ def _attend_cache(scoring: Scoring, query, keys, values, positions, cache):
 
 def _write(key_parts, value_parts, keys, values, positions):
     """Writes [slot, token, kv_head, head_dim] at `positions`; what lies past the end is dropped."""
+    if positions.size == 1:
+        # XLA turns the scatter of a single token into an update that copies the whole cache
+        # at every step. A second one, past the end, keeps it a scatter in place.
+        keys, values = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (keys, values))
+        end = sum(part.shape[2] for part in value_parts)
+        positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=end)
     rows, start, written = jnp.arange(len(keys))[:, None], 0, []
     for held_keys, held_values in zip(key_parts, value_parts, strict=True):
         length = held_values.shape[2]
