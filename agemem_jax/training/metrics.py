@@ -99,7 +99,8 @@ class _Events:
     """TensorBoard events, written at once.
 
     `SummaryWriter` writes them in a thread, which a full disk ends; from then on it would
-    wait for that thread for ever.
+    wait for that thread for ever. In a bucket, which would take the whole file anew for every
+    line, there are none: `metrics.jsonl` has all the numbers.
     """
 
     def __init__(self, folder: epath.Path):
@@ -109,6 +110,8 @@ class _Events:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the values of one step; one that cannot be written is left out."""
+        if not _is_local(self._folder):
+            return
         summary = Summary()
         for name, value in values.items():
             summary.MergeFrom(scalar(name, value))
@@ -117,7 +120,7 @@ class _Events:
                 self._open()
             self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()
-        except (OSError, ImportError) as error:  # of a bucket's library that is not installed
+        except OSError as error:
             logging.warning("No TensorBoard events of step %d in %s: %s", step, self._folder, error)
             self._writer = None  # what it was writing is cut off; the next step gets a new file
 
