@@ -28,7 +28,6 @@ _TOPOLOGY = flags.DEFINE_string("topology", None, "TPU type and topology, such a
 _MAX_RESTARTS = flags.DEFINE_integer(
     "max_restarts", 10, "Restarts after a death; preemptions are not counted.", lower_bound=0
 )
-flags.mark_flags_as_required(["name", "image", "topology"])
 
 _TEMPLATE = pathlib.Path(__file__).with_name("gke_jobset.yaml")
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -116,4 +115,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    flags.mark_flags_as_required(["name", "image", "topology"])
     app.run(main)
