@@ -17,10 +17,10 @@ from agemem_jax.models.kernels.decode_attention import decode_attention
 from agemem_jax.models.kernels.forest import MASKED, Tiling
 from agemem_jax.models.kernels.forest_attention import forest_attention
 
-# Queries and keys per block of packed attention: small ones follow the forest closely, and a
-# TPU wants to fill its matrix unit.
+# Queries and keys per block of packed attention. Small ones follow the forest closely. A TPU reads
+# all keys once for each block of queries, which takes longer than their products below 512.
 BLOCK = 64
-KERNEL_BLOCK = 128
+KERNEL_BLOCKS = (512, 256, 128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,10 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
             jnp.concatenate([before.astype(own.dtype), own], axis=2)
             for before, own in zip(shared, (keys, values), strict=True)
         )
-    block = BLOCK if scoring.implementation == "plain" else KERNEL_BLOCK
+    block = BLOCK
+    if scoring.implementation != "plain":
+        tokens = query.shape[1]
+        block = next((b for b in KERNEL_BLOCKS if tokens % b == 0), KERNEL_BLOCKS[-1])
     mixed = forest_attention(
         query.swapaxes(1, 2), keys, values, positions, packing.visible_to, uses_prefix,
         scoring.tiling(block, block),

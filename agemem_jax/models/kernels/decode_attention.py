@@ -80,6 +80,12 @@ def decode_attention(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary")
         ),
+        # As if all caches were full.
+        cost_estimate=pl.CostEstimate(
+            flops=4 * slots * heads * length * dim,
+            transcendentals=slots * heads * length,
+            bytes_accessed=sum(x.size * x.dtype.itemsize for x in (keys, values, query, query)),
+        ),
         interpret=tiling.interpret,
     )(positions, grouped, keys, values)
     return mixed.reshape(query.shape)

@@ -4,6 +4,7 @@ The grid runs over blocks of queries and of keys; a pair that nothing is seen of
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -127,9 +128,10 @@ def _key_grad_kernel(
         values_out[0, 0] = values_sum[...].astype(values_out.dtype)
 
 
-def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operands):
+def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operands, products):
     return pl.pallas_call(
         kernel,
+        cost_estimate=_estimate(tiling, grid, operands, out_shape, products),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
             grid=grid,
@@ -143,6 +145,22 @@ def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operand
         ),
         interpret=tiling.interpret,
     )(*operands)
+
+
+def _estimate(tiling, grid, operands, out_shape, products) -> pl.CostEstimate:
+    """Of `products` matrix products for half of all pairs of blocks, as if a row were one sequence.
+
+    Every step fetches the blocks of one side, whether or not they are needed.
+    """
+    steps, query = math.prod(grid), operands[1]
+    pairs = steps * tiling.queries * tiling.keys
+    each = max(tiling.queries, tiling.keys) * query.shape[-1] * query.dtype.itemsize
+    others = sum(x.size * x.dtype.itemsize for x in (query, *jax.tree.leaves(out_shape)))
+    return pl.CostEstimate(
+        flops=products * pairs * query.shape[-1],
+        transcendentals=pairs // 2,
+        bytes_accessed=2 * steps * each + others,
+    )
 
 
 def _specs(tiling: Tiling, dim: int, group: int, place):
@@ -187,7 +205,7 @@ def _attend_forward(tiling, query, keys, values, q_info, k_info):
         [spec["query"], spec["column"]],
         [jax.ShapeDtypeStruct(query.shape, query.dtype), column],
         [(tiling.queries, 1), (tiling.queries, 1), (tiling.queries, dim)],
-        (needs, query, keys, values, q_info, k_info),
+        (needs, query, keys, values, q_info, k_info), 2,
     )  # fmt: skip
     return mixed, (query, keys, values, q_info, k_info, mixed, log_sum)
 
@@ -208,7 +226,7 @@ def _attend_backward(tiling, saved, grad):
     query_grad = _call(
         functools.partial(_query_grad_kernel, tiling=tiling), tiling,
         (rows, heads, q_blocks, k_blocks), [spec[name] for name in names], spec["query"],
-        jax.ShapeDtypeStruct(query.shape, query.dtype), [(tiling.queries, dim)], operands,
+        jax.ShapeDtypeStruct(query.shape, query.dtype), [(tiling.queries, dim)], operands, 3,
     )  # fmt: skip
 
     def place(row, kv_head, k, inner):
@@ -221,7 +239,7 @@ def _attend_backward(tiling, saved, grad):
         (rows, kv_heads, k_blocks, group * q_blocks), [spec[name] for name in names],
         [spec["key"], spec["key"]],
         [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (keys, values)],
-        [(tiling.keys, dim), (tiling.keys, dim)], operands,
+        [(tiling.keys, dim), (tiling.keys, dim)], operands, 4,
     )  # fmt: skip
     return query_grad, keys_grad, values_grad, None, None
 

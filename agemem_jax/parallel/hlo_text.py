@@ -1,0 +1,147 @@
+"""Reads what is needed of a compiled module from its text.
+
+XLA's own cost analysis counts a loop's body once, and says nothing of collectives; the text has
+both.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+
+_BITS = {
+    "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16,
+    "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64,
+}  # fmt: skip
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_OPERATION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\(([^)]*)\)(.*)$")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLEES = re.compile(
+    r"(?:calls|body|condition|to_apply|branch_computations|called_computations)="
+    r"(\{[^}]*\}|%?[\w.\-]+)"
+)
+_TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array's element type and sizes, and whether it lies outside of the main memory."""
+
+    dtype: str
+    sizes: tuple[int, ...]
+    is_local: bool
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def bytes(self) -> float:
+        return self.elements * _BITS.get(self.dtype, 0) / 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One line of a computation.
+
+    Attributes:
+      name, kind: as they stand there.
+      results: one array, or those of a tuple.
+      operands: names.
+      rest: what follows the operands.
+      is_root: whether it is what the computation gives.
+    """
+
+    name: str
+    kind: str
+    results: tuple[Array, ...]
+    operands: tuple[str, ...]
+    rest: str
+    is_root: bool
+
+    @property
+    def callees(self) -> list[str]:
+        return [n for names in _CALLEES.findall(self.rest) for n in re.findall(r"[\w.\-]+", names)]
+
+    @property
+    def bytes(self) -> float:
+        return sum(array.bytes for array in self.results)
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """Computations by name, each its operations by name, and which of them is the entry."""
+
+    computations: dict[str, dict[str, Operation]]
+    entry: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Module":
+        """Of a text as `jax.stages.Compiled.as_text` gives it."""
+        entry, name, computations = "", "", {}
+        for line in text.splitlines():
+            match = _COMPUTATION.match(line)
+            if match:
+                name = match[2]
+                entry = name if match[1] else entry
+                computations[name] = {}
+            elif name:
+                match = _OPERATION.match(line)
+                if match:
+                    operation = Operation(
+                        match[2], match[4], _arrays(match[3]),
+                        tuple(re.findall(r"%([\w.\-]+)", match[5])) or _bare(match[5]),
+                        match[6], bool(match[1]),
+                    )  # fmt: skip
+                    computations[name][match[2]] = operation
+        return cls(computations, entry)
+
+    @functools.cached_property
+    def runs(self) -> dict[str, int]:
+        """How often each computation runs in one run of the entry.
+
+        Bodies of loops as often as is known, and once where only the data tell. Of fusions and
+        reductions, what they are made of is left out.
+        """
+        runs: dict[str, int] = {}
+
+        def visit(name: str, times: int) -> None:
+            runs[name] = runs.get(name, 0) + times
+            for operation in self.computations.get(name, {}).values():
+                if operation.kind in ("while", "call", "conditional", "async-start"):
+                    inner = times * self.trips(operation) if operation.kind == "while" else times
+                    for callee in operation.callees:
+                        visit(callee, inner)
+
+        visit(self.entry, 1)
+        return runs
+
+    def trips(self, loop: Operation) -> int:
+        """How often a loop runs; 1 where only the data tell.
+
+        Told by the compiler, or by a condition that compares the loop's counter, which starts at 0
+        in what JAX makes, with a constant.
+        """
+        told = _TRIPS.search(loop.rest)
+        if told:
+            return int(told[1])
+        condition = self.computations[re.search(r"condition=%?([\w.\-]+)", loop.rest)[1]]
+        for operation in condition.values():
+            if operation.kind == "compare" and "direction=LT" in operation.rest:
+                limit = condition.get(operation.operands[1])
+                if limit is not None and limit.kind == "constant" and limit.operands:
+                    return int(limit.operands[0])
+        return 1
+
+
+def _arrays(text: str) -> tuple[Array, ...]:
+    return tuple(
+        Array(dtype, tuple(int(size) for size in sizes.split(",") if size), "S(" in layout)
+        for dtype, sizes, layout in _ARRAY.findall(text)
+        if dtype in _BITS
+    )
+
+
+def _bare(text: str) -> tuple[str, ...]:
+    """Operands of older texts, or a constant's value."""
+    return tuple(re.findall(r"[\w.\-]+", re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", text)))
