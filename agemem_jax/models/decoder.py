@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from agemem_jax.models import layer_loop
 from agemem_jax.models.attention import (
     Packing,
     Scoring,
@@ -27,7 +28,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
 from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times_transposed
 from agemem_jax.models.rope import rotate
-from agemem_jax.parallel import rules
+from agemem_jax.parallel import collectives, rules
 
 
 @flax.struct.dataclass
@@ -177,12 +178,14 @@ def _attend_packed(scoring: Scoring, query, keys, values, positions, packing, pr
 def _attend_cache(scoring: Scoring, query, keys, values, positions, cache):
     """Each device writes and reads the caches of its own slots and heads."""
 
-    def attend(query, keys, values, positions, cache):
-        cache = _write(*cache, keys, values, positions)
+    def attend(query, keys, values, places, positions, cache):
+        cache = _write(*cache, keys, values, places)
         return attend_cache(query, *cache, positions, scoring), cache
 
-    names = (_HEADS, _KV_HEADS, _KV_HEADS, _TOKENS, _HELD)
-    return rules.per_shard(attend, names, (_HEADS, _HELD), query, keys, values, positions, cache)
+    # Of a prefix, each device has some tokens, and they attend to all.
+    held = collectives.all_tokens(keys, values, positions, axes=rules.BATCH)
+    names = (_HEADS, _KV_HEADS, _KV_HEADS, _TOKENS, _TOKENS, _HELD)
+    return rules.per_shard(attend, names, (_HEADS, _HELD), query, *held, positions, cache)
 
 
 def _write(key_parts, value_parts, keys, values, positions):
@@ -224,7 +227,7 @@ class FeedForward(nn.Module):
             gate = Projection(config, width, axes, name="gate_proj")(x)
             up = Projection(config, width, axes, name="up_proj")(x)
         hidden = ACTIVATE[config.activation](gate) * up
-        hidden = rules.constrain(hidden, "batch", None, "mlp")
+        hidden = rules.split_tokens(hidden, "mlp")
         return Projection(config, config.width, ("mlp", "embed"), name="down_proj")(hidden)
 
 
@@ -244,7 +247,7 @@ class Layer(nn.Module):
         feed_forward = MixtureOfExperts if config.has_experts(self.index) else FeedForward
         y = feed_forward(config, name="mlp")(_norm(config, "mlp_norm")(x))
         x = x + (_norm(config, "mlp_post_norm")(y) if config.post_norms else y)
-        return rules.constrain(x, "batch", None, None), cache
+        return rules.split_tokens(x), cache
 
 
 def _look_up(table, tokens, dtype):
@@ -253,10 +256,13 @@ def _look_up(table, tokens, dtype):
     Split over the width, every device looks up its part of the rows of all in its group, and
     they exchange: the table stays where it is.
     """
-    if not rules.current_sizes():
+    sizes = rules.current_sizes()
+    if not sizes:
         return table[tokens].astype(dtype)
+    if sizes["tensor"] > 1 and len(table) % sizes["tensor"] == 0:
+        return rules.look_up(rules.constrain(table.astype(dtype), "vocab", None), tokens)
     tokens = rules.constrain(tokens, "data_batch", None)
-    parts = rules.constrain(table.astype(dtype), None, "fsdp_width")[tokens]
+    parts = rules.constrain(table.astype(dtype), "vocab", "fsdp_width")[tokens]
     parts = rules.constrain(parts, "data_batch", None, "fsdp_width")
     return rules.constrain(parts, "batch", None, None)
 
@@ -282,7 +288,7 @@ class Decoder(nn.Module):
             x *= self.get_variable("scales", "embedding")[tokens][..., None].astype(dtype)
         if config.embedding_scale != 1.0:
             x *= jnp.asarray(config.embedding_scale, dtype)
-        make = nn.remat(Layer) if config.remat and cache is None else Layer
+        make = nn.remat(Layer) if config.remat else Layer
         k, v = [], []
         for index in range(config.num_layers):
             layer = make(config, index, name=f"layer_{index}")
@@ -337,7 +343,7 @@ def logical_axes(config: DecoderConfig) -> PyTree:
 
 def lora_logical_axes(config: DecoderConfig) -> PyTree:
     """The logical axis names of every LoRA matrix, likewise."""
-    return nn.get_partition_spec(_abstract(config)["lora"])
+    return nn.get_partition_spec(_abstract(config).get("lora", {}))
 
 
 def abstract_params(config: DecoderConfig) -> PyTree:
@@ -372,8 +378,8 @@ def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
 _STAYS_FLOAT32 = "norm"  # in a parameter's path; all others are read in the compute dtype
 
 
-def in_compute_dtype(config: DecoderConfig, weights: Weights) -> Weights:
-    """Weights that compute the same in less memory, for copies that are only read."""
+def in_compute_dtype(config: DecoderConfig, weights: PyTree) -> PyTree:
+    """Weights, or some of them, that compute the same in less memory, for copies only read."""
     dtype = jnp.dtype(config.compute_dtype)
 
     def cast(path, leaf):
@@ -428,22 +434,48 @@ def forward(
       uses_prefix: which tokens stand behind the prefix; all, when left out.
       dropout_key: what `config.lora_dropout` draws with; without it nothing is dropped.
     """
+    if visible_to is None:
+        visible_to = jnp.full(tokens.shape, tokens.shape[1], jnp.int32)
+    if uses_prefix is None:
+        uses_prefix = jnp.ones(tokens.shape, bool)
+    packing = Packing(visible_to, uses_prefix)
+    if prefix is not None and not prefix.shape[0]:
+        prefix = None
+    if layer_loop.loops(config) and weights.scales is None:
+        return _forward_in_loop(config, weights, tokens, positions, packing, prefix)
     apply = functools.partial(
         Decoder(_without_lora(config, weights)).apply,
         _variables(weights),
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
-    if visible_to is None:
-        visible_to = jnp.full(tokens.shape, tokens.shape[1], jnp.int32)
-    if uses_prefix is None:
-        uses_prefix = jnp.ones(tokens.shape, bool)
     shared = None
-    if prefix is not None and prefix.shape[0]:
-        length = prefix.shape[0]
-        cache = init_cache(config, 1, length, jnp.dtype(config.compute_dtype))
-        shared = apply(prefix[None], jnp.arange(length)[None], cache)[1]
-    packing = Packing(visible_to, uses_prefix)
+    if prefix is not None:
+        cache = init_cache(config, 1, len(prefix), jnp.dtype(config.compute_dtype))
+        shared = apply(prefix[None], jnp.arange(len(prefix))[None], cache)[1]
     return apply(tokens, positions, packing=packing, prefix=shared)[0]
+
+
+def _forward_in_loop(config, weights, tokens, positions, packing, prefix):
+    """`forward`, its layers in a loop."""
+    config, dtype = _without_lora(config, weights), jnp.dtype(config.compute_dtype)
+    params, own = weights.params, _variables(in_compute_dtype(config, weights))
+    names = [f"layer_{index}" for index in range(config.num_layers)]
+    layers = [{kind: tree[name] for kind, tree in own.items()} for name in names]
+
+    def embed(tokens):
+        return _look_up(params["embedding"], tokens, dtype) * jnp.asarray(
+            config.embedding_scale, dtype
+        )
+
+    x, before = embed(tokens), None
+    if prefix is not None:
+        empty = init_cache(dataclasses.replace(config, num_layers=1), 1, len(prefix), dtype)
+        before = layer_loop.Prefix(embed(prefix[None]), empty.k[0], empty.v[0])
+    axes = {"params": logical_axes(config), "lora": lora_logical_axes(config)}
+    axes = {kind: axes[kind]["layer_0"] for kind in own}
+    x = layer_loop.run(Layer(config, 0), layers, axes, x, positions, packing, before)
+    norm = RMSNorm(config.rms_eps, config.unit_offset_norms)
+    return norm.apply({"params": params["final_norm"]}, x)
 
 
 def forward_cached(

@@ -5,10 +5,12 @@ Inside of compiled functions `constrain` and `per_shard` read the mesh that the 
 compiled for, and do nothing where there is none.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -103,14 +105,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def current_sizes() -> dict[str, int]:
-    """Sizes of the axes of the mesh that is compiled for; empty without one."""
+    """Sizes of the axes of the mesh that is compiled for; empty without one, and per device."""
     mesh = jax.sharding.get_abstract_mesh()
-    return {} if mesh.empty else dict(mesh.shape)
+    return {} if mesh.empty or mesh.manual_axes else dict(mesh.shape)
 
 
 def activation_sharding(mesh: Mesh, shape: Sequence[int], *names: str | None) -> NamedSharding:
     """Where an activation, or a cache, goes: logical names for its first axes."""
     return NamedSharding(mesh, _activation_spec(dict(mesh.shape), shape, names))
+
+
+def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows of a table [vocab, width] whose vocabulary `tensor` splits, for ids [row, token].
+
+    Every device looks up what lies in its part, and they add up: the table stays where it is.
+    """
+    sizes = current_sizes()
+
+    def own(part, ids):
+        places = ids - jax.lax.axis_index("tensor") * len(part)
+        inside = (places >= 0) & (places < len(part))
+        found = jnp.where(inside[..., None], part[jnp.clip(places, 0, len(part) - 1)], 0)
+        return jax.lax.psum(found, "tensor")
+
+    rows = _activation_spec(sizes, ids.shape, ("batch", None))
+    specs = (PartitionSpec("tensor", None), rows)
+    return jax.shard_map(
+        own, in_specs=specs, out_specs=PartitionSpec(*rows, None), check_vma=False
+    )(table, ids)
 
 
 def _activation_spec(sizes: Mapping[str, int], shape, names) -> PartitionSpec:
@@ -133,13 +155,40 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, _activation_spec(sizes, x.shape, names))
 
 
+def split_tokens(x: jax.Array, name: str | None = None) -> jax.Array:
+    """Splits [row, token, ...] by rows; where rows do not divide, as a single one, by tokens.
+
+    Args:
+      x: what is computed of each token by itself.
+      name: of the last axis.
+    """
+    sizes = current_sizes()
+    if not sizes:
+        return x
+    whole = x.shape[0] % math.prod(sizes.get(axis, 1) for axis in BATCH)
+    return constrain(x, *((None, "batch", name) if whole else ("batch", None, name)))
+
+
 def gather(parameter: jax.Array, names: Sequence[str | None]) -> jax.Array:
     """A parameter as products read it: split by `tensor`, whole over `fsdp`.
 
-    Said where a parameter has its compute dtype already, so that this is what travels.
+    Said where a parameter has its compute dtype already, so that this is what travels. Its
+    gradient is split as the parameter is, which makes a reduce-scatter of the sum over devices.
     """
+    return _gather(tuple(names), parameter) if current_sizes() else parameter
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gather(names, parameter):
     split = [name if name in _ACTIVATION_RULES else None for name in names]
     return constrain(parameter, *split)
+
+
+def _split_gradient(names, _, gradient):
+    return (jax.lax.with_sharding_constraint(gradient, parameter_spec(PartitionSpec(*names))),)
+
+
+_gather.defvjp(lambda names, parameter: (_gather(names, parameter), None), _split_gradient)
 
 
 def per_shard(

@@ -103,11 +103,23 @@ def make_score(
         empty = jnp.zeros(batch.targets.shape, jnp.float32)
         return jax.lax.fori_loop(0, batch.num_microbatches, body, empty)
 
-    def on_mesh(weights: Weights, batch: Batch) -> Float[Array, "microbatch row target"]:
-        with use(mesh):
-            return score(weights, batch)
+    return _Score(score, mesh)
 
-    return on_mesh
+
+class _Score:
+    """A jitted score, called under its mesh."""
+
+    def __init__(self, jitted, mesh: Mesh | None):
+        self._jitted, self._mesh = jitted, mesh
+
+    def __call__(self, weights: Weights, batch: Batch) -> Float[Array, "microbatch row target"]:
+        with use(self._mesh):
+            return self._jitted(weights, batch)
+
+    def lower(self, weights: Weights, batch: Batch) -> jax.stages.Lowered:
+        """For shapes with shardings, as those of an update."""
+        with use(self._mesh):
+            return self._jitted.lower(weights, batch)
 
 
 class _Step:

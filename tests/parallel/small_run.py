@@ -1,8 +1,9 @@
 """Runs a small training job and writes its losses and parameters: `small_run.py SETTINGS`.
 
 SETTINGS is JSON: `model` (a directory), `workdir`, `output`, `meshes` as [data, fsdp, tensor]
-or null for one device; of several processes `coordinator`, `count` and `index`; and `stop_at`,
-the step at which somebody asks the run to stop.
+or null for one device; `remat`, with which layers run in a loop; of several processes
+`coordinator`, `count` and `index`; and `stop_at`, the step at which somebody asks the run to
+stop.
 """
 
 import json
@@ -24,10 +25,11 @@ from experiments import cli
 from experiments.configs import tiny
 
 
-def small_config(model: str, mesh: list[int] | None) -> run_config.RunConfig:
+def small_config(model: str, mesh: list[int] | None, remat: bool = False) -> run_config.RunConfig:
     """One step of warm-up and two GRPO iterations of 2 tasks x 4 rollouts."""
     config = tiny.get_config()
     config.backbone = model
+    config.model.remat = remat
     config.tasks.multihop.max_messages = 3
     config.engine.slots = 8
     config.engine.prefill_rows = 8
@@ -78,7 +80,8 @@ def main() -> None:
             trainer_lib.make_mesh = trainer_lib.make_rollout_mesh = lambda config: None
         workdir = f"{settings['workdir']}/{number}"
         interruption = StopAt(settings.get("stop_at"))
-        trainer = Trainer(small_config(settings["model"], mesh), workdir, interruption)
+        config = small_config(settings["model"], mesh, settings.get("remat", False))
+        trainer = Trainer(config, workdir, interruption)
         interruption.trainer = trainer
         try:
             trainer.run()

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MESHES = [[8, 1, 1], [1, 8, 1], [2, 2, 2], [1, 2, 4]]
+LOOPED = [[1, 8, 1], [2, 2, 2]]
 TWO_PROCESSES = [2, 2, 2]
 
 
@@ -51,12 +52,14 @@ def results(four_heads, tmp_path_factory):
     common = {"model": str(four_heads)}
     meshes = [*MESHES, None]
     eight = {"workdir": str(folder / "a"), "output": str(folder / "a"), "meshes": meshes}
-    finish(start(8, common | eight))
+    looped = {"workdir": str(folder / "l"), "output": str(folder / "l"), "meshes": LOOPED}
+    finish(start(8, common | eight), start(8, common | looped | {"remat": True}))
     address = f"127.0.0.1:{free_port()}"
     two = {"workdir": str(folder / "b"), "output": str(folder / "b"), "meshes": [TWO_PROCESSES]}
     two |= {"coordinator": address, "count": 2}
     finish(*(start(4, common | two | {"index": index}) for index in range(2)))
     names = {str(mesh): f"a-{number}" for number, mesh in enumerate(MESHES)}
+    names |= {f"{mesh}, layers in a loop": f"l-{number}" for number, mesh in enumerate(LOOPED)}
     names |= {"one": f"a-{len(MESHES)}", "two": "b-0"}
     # Interrupted on eight devices, and taken up on two and on one.
     split = {"workdir": str(folder / "c"), "output": str(folder / "c"), "meshes": [[1, 8, 1]]}
@@ -75,7 +78,13 @@ def results(four_heads, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("name", [*map(str, MESHES), "two", "eight, then 2", "eight, then 1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *map(str, MESHES), *(f"{mesh}, layers in a loop" for mesh in LOOPED), "two",
+        "eight, then 2", "eight, then 1",
+    ],
+)  # fmt: skip
 def test_losses_and_parameters_are_those_of_one_device(results, name):
     """Two GRPO iterations behind a step of warm-up, rollouts included, in float32."""
     (lines, params), (expected_lines, expected) = results[name], results["one"]

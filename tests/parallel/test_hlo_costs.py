@@ -1,0 +1,167 @@
+"""What a compiled program's text says it costs: products, collectives, and loops around them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from agemem_jax.models import decoder, flops
+from agemem_jax.models.config import DecoderConfig
+from agemem_jax.parallel.chips import CHIPS, Topology
+from agemem_jax.parallel.hlo_costs import costs, group_size
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_PROGRAM = """
+import json
+import jax, jax.numpy as jnp
+from jax.sharding import AxisType, PartitionSpec as P
+from agemem_jax.parallel import collectives
+from agemem_jax.parallel.hlo_costs import costs
+
+mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
+
+def told(function, out, *shapes):
+    with jax.set_mesh(mesh):
+        mapped = jax.shard_map(function, in_specs=P("fsdp"), out_specs=out, check_vma=False)
+        found = costs(jax.jit(mapped).lower(*(jnp.zeros(s) for s in shapes)).compile().as_text())
+    return {k: [c.count, c.bytes] for k, c in found.collectives.items()}, found.flops
+
+def looped(x):
+    step = lambda i, y: jax.lax.psum(y, "fsdp") * 0.5
+    return jax.lax.fori_loop(0, 5, step, x)
+
+results = {
+    "sum": told(lambda x: jax.lax.psum(x, "fsdp"), P(), (8, 100)),
+    "looped": told(looped, P("fsdp"), (8, 100)),
+    "gather": told(lambda x: jax.lax.all_gather(x, "fsdp", tiled=True), P(), (8, 100)),
+    "product": told(lambda x: x @ x.T, P("fsdp"), (128, 32)),
+}
+
+def sum_of_parts(x):
+    return collectives.reduce_scatter(x * (1.0 + jax.lax.axis_index("fsdp")), "fsdp", 1)
+
+def gradient(x):
+    scale = jnp.arange(32.0)
+    return jax.grad(lambda x: jnp.sum(collectives.all_gather(x, "fsdp", 0) * scale[:, None]))(x)
+
+with jax.set_mesh(mesh):
+    scattered = jax.jit(jax.shard_map(
+        sum_of_parts, in_specs=P(), out_specs=P(None, "fsdp"), check_vma=False
+    ))(jnp.arange(64.0).reshape(2, 32))
+    gathered = jax.jit(jax.shard_map(
+        gradient, in_specs=P("fsdp"), out_specs=P("fsdp"), check_vma=False
+    ))(jnp.ones((32, 3)))
+results["scattered"] = scattered.tolist()
+results["gathered"] = gathered.tolist()
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "8",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_collectives_are_counted_with_the_bytes_that_reach_a_device(told):
+    row = 100 * 4
+    assert told["sum"][0] == {"all-reduce": [1, pytest.approx(2 * row * 7 / 8)]}
+    assert told["gather"][0] == {"all-gather": [1, pytest.approx(8 * row * 7 / 8)]}
+
+
+def test_what_stands_in_a_loop_counts_as_often_as_the_loop_runs(told):
+    assert told["looped"][0] == {"all-reduce": [5, pytest.approx(5 * 2 * 400 * 7 / 8)]}
+
+
+def test_products_count_two_operations_for_each_multiply_add(told):
+    assert told["product"][1] == 2 * 16 * 16 * 32
+
+
+def test_a_reduce_scatter_in_stages_gives_each_device_its_part_of_the_sum(told):
+    expected = [[36.0 * (32 * row + column) for column in range(32)] for row in range(2)]
+    assert told["scattered"] == expected
+
+
+def test_the_gradient_of_a_gather_is_the_sum_over_devices(told):
+    assert told["gathered"] == [[8.0 * row] * 3 for row in range(32)]
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}, dims", 4),
+        ("replica_groups=[2,8]<=[16], dims", 8),
+        ("no groups", 0),
+    ],
+)
+def test_the_size_of_a_group_is_read_in_every_notation(text, size):
+    assert group_size(text) == size
+
+
+def test_a_text_without_a_loop_count_counts_the_body_once():
+    text = """HloModule m
+
+%body (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %r = f32[4]{0} all-reduce(%p), replica_groups={{0,1}}, to_apply=%add
+}
+
+%condition (q: f32[4]) -> pred[] {
+  %q = f32[4]{0} parameter(0)
+  ROOT %c = pred[] constant(true)
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x = f32[4]{0} parameter(0)
+  ROOT %w = f32[4]{0} while(%x), condition=%condition, body=%body
+}
+"""
+    found = costs(text).collectives["all-reduce"]
+    assert (found.count, found.bytes) == (1, 16.0)
+
+
+def test_topologies_are_parsed_and_wrong_ones_refused_in_a_sentence():
+    pod = Topology.parse("v5e:4x4")
+    assert pod.chips == 16 and pod.name == "v5e:4x4" and pod.host.chips == 4
+    assert Topology.parse("v5p:2x2x2").chips == 8
+    for name in ("v5e", "v9:2x2", "v5e:2x", "v5e:4x4x4", "v5e:0x4"):
+        with pytest.raises(ValueError, match="topology is "):
+            Topology.parse(name)
+
+
+def test_a_ring_has_two_links_for_each_dimension_and_a_grid_one():
+    link = CHIPS["v5e"].link
+    assert Topology.parse("v5e:4x4").bandwidth == 2 * link
+    assert Topology.parse("v5e:16x16").bandwidth == 4 * link
+    assert Topology.parse("v5p:4x4x4").bandwidth == 6 * CHIPS["v5p"].link
+
+
+def test_operations_of_the_model_follow_from_its_parameters():
+    config = DecoderConfig(
+        vocab_size=100, num_layers=3, width=32, num_heads=4, num_kv_heads=2, head_dim=8,
+        ffn_width=64,
+    )  # fmt: skip
+    kernels = sum(
+        leaf.size for leaf in jax.tree.leaves(decoder.abstract_params(config)) if leaf.ndim == 2
+    )
+    layers = kernels - 100 * 32
+    assert flops.layer_parameters(config) == layers
+    assert flops.forward(config, 10, 0, 0) == 2 * 10 * layers
+    assert flops.forward(config, 0, 5, 0) == 2 * 5 * 3 * 2 * 4 * 8
+    assert flops.update(config, 10, 5, 2) == 3 * flops.forward(config, 10, 5, 2)
+    assert flops.causal_pairs(3, 2) == 3 * 2 + 6
