@@ -89,8 +89,9 @@ class TrainState:
       trainable: float32 master weights: all parameters, or the LoRA matrices.
       frozen: the base parameters when LoRA is on, else None.
       opt_state: of optax.
-      reference: the reference policy's counterpart of `trainable`; None when beta is 0.
-        Fresh LoRA matrices change nothing, so before a warm-up it is the base policy.
+      reference: the reference policy's counterpart of `trainable`, in the dtypes in which it is
+        read; None when beta is 0. Fresh LoRA matrices change nothing, so before a warm-up it is
+        the base policy.
       key: typed random key of the run, for the caller to fold; updates leave it alone.
     """
 
@@ -174,7 +175,7 @@ def create(
         trainable=trainable,
         frozen=frozen,
         opt_state=make_optimizer(optimizer).init(trainable),
-        reference=_copy(trainable) if keep_reference else None,
+        reference=_read_only_copy(config, trainable) if keep_reference else None,
         key=key,
     )
     return arrays.replicate_rest(mesh, state)
@@ -198,6 +199,7 @@ def weight_shardings(config: DecoderConfig, mesh: Mesh) -> Weights:
 
 
 def restart(
+    config: DecoderConfig,
     state: TrainState,
     optimizer: OptimizerConfig,
     *,
@@ -211,13 +213,14 @@ def restart(
     """
     state = state.replace(
         opt_state=make_optimizer(optimizer).init(state.trainable),
-        reference=_copy(state.trainable) if keep_reference else None,
+        reference=_read_only_copy(config, state.trainable) if keep_reference else None,
     )
     return arrays.replicate_rest(mesh, state)
 
 
-def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)
+def _read_only_copy(config: DecoderConfig, tree: PyTree) -> PyTree:
+    """Computes the same as `tree`, in as little memory as that takes."""
+    return jax.tree.map(jnp.copy, decoder.in_compute_dtype(config, tree))
 
 
 def _float32_copy(tree: PyTree) -> PyTree:

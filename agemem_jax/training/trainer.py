@@ -359,7 +359,7 @@ class Trainer:
         self.position.iteration = 0
         if phase.name == curriculum.WARMUP and self.position.phase < len(self.phases):
             self.state = train_state.restart(
-                self.state, self.config.optimizer,
+                self.backbone.config, self.state, self.config.optimizer,
                 keep_reference=self.config.grpo.beta > 0, mesh=self.mesh,
             )  # fmt: skip
         self._save(phase_end=phase.name)

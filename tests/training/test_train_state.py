@@ -1,5 +1,7 @@
 """Schedules, the decay mask, and which weights act as policy and reference."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,10 +79,21 @@ def test_master_weights_are_float32_copies(tiny_decoder_config):
     assert all(one.unsafe_buffer_pointer() != other.unsafe_buffer_pointer() for one, other in pairs)
 
 
+def test_the_reference_is_kept_as_it_is_read(tiny_decoder_config):
+    config = dataclasses.replace(tiny_decoder_config, compute_dtype="bfloat16")
+    layer = create(config).reference["layer"]
+    assert layer["w"].dtype == layer["bias"].dtype == jnp.bfloat16
+    assert layer["norm"].dtype == jnp.float32  # norms are computed in float32
+    for leaf in jax.tree.leaves(create(config).trainable):
+        assert leaf.dtype == jnp.float32
+
+
 def test_a_restart_holds_the_policy_to_what_it_is_now(tiny_decoder_config):
     state = create(tiny_decoder_config)
     state = state.replace(trainable=jax.tree.map(lambda leaf: leaf + 1.0, state.trainable))
-    restarted = train_state.restart(state, OptimizerConfig(), keep_reference=True)
+    restarted = train_state.restart(
+        tiny_decoder_config, state, OptimizerConfig(), keep_reference=True
+    )
     assert jax.tree.structure(restarted) == jax.tree.structure(state)
     for which in (train_state.weights, train_state.reference_weights):
         leaf = which(restarted).params["layer"]["w"]
