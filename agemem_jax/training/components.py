@@ -16,7 +16,7 @@ from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
 from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import make_source
 from agemem_jax.training import train_state
-from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.run_config import ModelConfig, RunConfig
 
 
 def build_backbone(config: RunConfig, mesh: Mesh | None = None) -> Backbone:
@@ -31,14 +31,17 @@ def build_backbone(config: RunConfig, mesh: Mesh | None = None) -> Backbone:
         init=config.model.init,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         param_dtype=config.model.param_dtype,
-        compute_dtype=config.model.compute_dtype,
-        lora_rank=config.model.lora_rank,
-        lora_alpha=config.model.lora_alpha,
-        lora_dropout=config.model.lora_dropout,
-        lora_targets=config.model.lora_targets,
-        remat=config.model.remat,
-        attention=config.model.attention,
+        **decoder_options(config.model),
     )
+
+
+def decoder_options(model: ModelConfig) -> dict[str, Any]:
+    """The fields of a decoder's configuration that a run sets, whatever the backbone."""
+    names = (
+        "compute_dtype", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "remat",
+        "attention",
+    )  # fmt: skip
+    return {name: getattr(model, name) for name in names}
 
 
 def build_chat(config: RunConfig, backbone: Backbone) -> ChatEncoder:

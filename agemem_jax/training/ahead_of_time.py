@@ -1,0 +1,321 @@
+"""The functions of a job, lowered for machines that are not there.
+
+`Job.of` lays a configuration out over the devices of a topology; `lower` then gives prefill,
+decode, score and update as the trainer and the engine call them, from shapes alone.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jaxtyping import PyTree
+
+from agemem_jax.models import decoder
+from agemem_jax.models.config import DecoderConfig
+from agemem_jax.models.registry import BACKBONES
+from agemem_jax.parallel import rules
+from agemem_jax.parallel.chips import Topology
+from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh, use
+from agemem_jax.rollout import decoding
+from agemem_jax.training import components, train_state, update
+from agemem_jax.training.packing import Batch
+from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.train_state import TrainState
+
+FUNCTIONS = ("prefill", "decode", "score", "update")
+
+
+def devices(topology: Topology) -> list[Any]:
+    """The devices of a topology, none of which is there.
+
+    Raises:
+      ValueError: libtpu is missing, or knows no such topology.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            'libtpu, the compiler for TPUs, is not installed: pip install "jax[tpu]" '
+            "(or agemem_jax[tpu]); it needs no TPU."
+        )
+    try:
+        return list(
+            topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f"libtpu gives no topology {topology.name!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A configuration on the devices of a topology.
+
+    Attributes:
+      config: of the run.
+      model: of the decoder.
+      devices, own: all of them, and those of one process.
+      mesh: of training; None for a single device.
+      rollout_mesh: that of a process's rollouts, likewise.
+      prefix: tokens that all segments share at their start.
+    """
+
+    config: RunConfig
+    model: DecoderConfig
+    devices: tuple[Any, ...]
+    own: tuple[Any, ...]
+    mesh: Mesh | None
+    rollout_mesh: Mesh | None
+    prefix: int
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, devices: Sequence[Any], own: Sequence[Any], prefix: int
+    ) -> "Job":
+        """Lays `config` out.
+
+        Args:
+          config: of the run.
+          devices: of a topology.
+          own: of a topology that is as large as what one process has of the other.
+          prefix: tokens that all segments share at their start.
+
+        Raises:
+          ValueError: the backbone's shape is not known, or the mesh does not fit the devices.
+        """
+        if config.backbone not in BACKBONES:
+            raise ValueError(
+                f"backbone is {config.backbone!r}, whose shape is not known without its files; "
+                f"take a registered one: {', '.join(BACKBONES)}."
+            )
+        if config.engine.weights != "as_trained":
+            raise ValueError(
+                f"engine.weights is {config.engine.weights!r}; only 'as_trained' can be compiled "
+                "ahead of time."
+            )
+        model = dataclasses.replace(
+            BACKBONES[config.backbone].shape,
+            **components.decoder_options(config.model) | {"attention": "pallas"},
+        )
+        job = cls(
+            config, model, tuple(devices), tuple(own), make_mesh(config.mesh, devices),
+            make_rollout_mesh(config.mesh, own), prefix,
+        )  # fmt: skip
+        if config.engine.slots % batch_shards(job.rollout_mesh):
+            raise ValueError(
+                f"engine.slots is {config.engine.slots}, which {batch_shards(job.rollout_mesh)} "
+                "groups of devices cannot share evenly; take a multiple."
+            )
+        return job
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of what the job runs; it scores only where there is a KL penalty."""
+        return tuple(n for n in FUNCTIONS if n != "score" or self.config.grpo.beta > 0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a microbatch, of all devices; as `Trainer` rounds them."""
+        shards = batch_shards(self.mesh)
+        return -(-self.config.packing.rows // shards) * shards
+
+    @property
+    def prefill_rows(self) -> int:
+        """Slots of a prefill call, of one process; as `Engine` rounds them."""
+        shards = batch_shards(self.rollout_mesh)
+        return -(-self.config.engine.prefill_rows // shards) * shards
+
+    def state(self) -> TrainState:
+        """The training state as shapes with shardings."""
+        config, model = self.config, self.model
+        optimizer = train_state.make_optimizer(config.optimizer)
+
+        def create(params):
+            return train_state.create(
+                model, params, config.optimizer, keep_reference=config.grpo.beta > 0,
+                key=jax.random.key(0),
+            )  # fmt: skip
+
+        params = _cast(decoder.abstract_params(model), config.model.param_dtype)
+        state = jax.eval_shape(create, params)
+        everywhere = _everywhere(self.mesh, self.devices)
+        if self.mesh is None:
+            return _struct(state, jax.tree.map(lambda _: everywhere, state))
+        base = train_state.param_shardings(model, self.mesh)
+        trained = train_state.lora_shardings(model, self.mesh) if model.lora_rank else base
+        shardings = state.replace(
+            step=everywhere,
+            trainable=trained,
+            frozen=base if model.lora_rank else None,
+            opt_state=optax.tree_map_params(
+                optimizer, lambda _, sharding: sharding, state.opt_state, trained,
+                transform_non_params=lambda _: everywhere,
+            ),
+            reference=None if state.reference is None else trained,
+            key=everywhere,
+        )  # fmt: skip
+        return _struct(state, shardings)
+
+    def batch(self, *, scored: bool) -> Batch:
+        """A packed batch likewise, with the reference's log-probabilities or without."""
+        packing = self.config.packing
+        length = packing.row_lengths[-1]
+        targets = min(packing.max_targets or length, length)
+        shape = (packing.max_microbatches, self.rows)
+
+        def array(dtype, *sizes):
+            return jax.ShapeDtypeStruct(sizes, dtype, sharding=self._rows(len(sizes)))
+
+        by_token, by_target = (*shape, length), (*shape, targets)
+        return Batch(
+            tokens=array(jnp.int32, *by_token),
+            positions=array(jnp.int32, *by_token),
+            visible_to=array(jnp.int32, *by_token),
+            prefix=array(jnp.int32, shape[0], self.prefix),
+            uses_prefix=array(jnp.bool_, *by_token),
+            target_positions=array(jnp.int32, *by_target),
+            targets=array(jnp.int32, *by_target),
+            target_mask=array(jnp.bool_, *by_target),
+            step_ids=array(jnp.int32, *by_target),
+            old_log_probs=array(jnp.float32, *by_target),
+            ref_log_probs=array(jnp.float32, *by_target) if scored else None,
+            advantages=array(jnp.float32, *by_target),
+            weights=array(jnp.float32, *by_target),
+            num_microbatches=array(jnp.int32),
+        )
+
+    def rollout_weights(self) -> decoder.Weights:
+        """The copy of the policy that a process samples from; see `Trainer`."""
+        weights = train_state.weights(self.state())
+        if self.mesh is None:
+            return weights
+        cast = jax.eval_shape(functools.partial(decoder.in_compute_dtype, self.model), weights)
+        if self.rollout_mesh is None:
+            alone = _everywhere(None, self.own)
+            return _struct(cast, jax.tree.map(lambda _: alone, cast))
+        return _struct(cast, train_state.weight_shardings(self.model, self.rollout_mesh))
+
+    def cache(self) -> decoder.Cache:
+        """The cache of a process's slots."""
+        engine = self.config.engine
+        make = functools.partial(
+            decoder.init_cache, self.model, engine.slots, engine.max_length,
+            jnp.dtype(engine.cache_dtype), engine.attend_lengths[:-1],
+        )  # fmt: skip
+        return self._split(jax.eval_shape(make), "batch", "kv_heads")
+
+    def decode_state(self) -> decoding.DecodeState:
+        """The state of a process's slots."""
+        slots = self.config.engine.slots
+        dtypes = {
+            "tokens": jnp.int32, "positions": jnp.int32, "active": jnp.bool_,
+            "generated": jnp.int32, "limits": jnp.int32, "temperatures": jnp.float32,
+            "top_ks": jnp.int32, "top_ps": jnp.float32,
+        }  # fmt: skip
+        arrays = {name: jax.ShapeDtypeStruct((slots,), dtype) for name, dtype in dtypes.items()}
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
+        return self._split(decoding.DecodeState(keys=keys, **arrays), "batch")
+
+    def lower(self, name: str) -> jax.stages.Lowered:
+        """One of `functions`, lowered as the job calls it."""
+        lower: dict[str, Callable[[], jax.stages.Lowered]] = {
+            "prefill": self._lower_prefill, "decode": self._lower_decode,
+            "score": self._lower_score, "update": self._lower_update,
+        }  # fmt: skip
+        return lower[name]()
+
+    def held(self, name: str) -> PyTree:
+        """What lies on the training mesh beside the arguments while a function runs."""
+        state = self.state()
+        if name in ("prefill", "decode"):
+            return state
+        if name == "update":
+            return state.reference
+        return (state.trainable, state.opt_state)
+
+    def _lower_prefill(self) -> jax.stages.Lowered:
+        engine = self.config.engine
+        shape = (self.prefill_rows, engine.prefill_buckets[-1])
+        everywhere = _everywhere(self.rollout_mesh, self.own)
+        places, tokens = (
+            jax.ShapeDtypeStruct(each, jnp.int32, sharding=everywhere)
+            for each in (shape[:1], shape)
+        )
+        arguments = (self.rollout_weights(), self.cache(), places, places, tokens, tokens)
+        with use(self.rollout_mesh):
+            return decoding.prefill.lower(
+                self.model, *arguments, parts=len(engine.attend_lengths),
+                shards=batch_shards(self.rollout_mesh),
+            )  # fmt: skip
+
+    def _lower_decode(self) -> jax.stages.Lowered:
+        engine = self.config.engine
+        arguments = (self.rollout_weights(), self.cache(), self.decode_state(), None)
+        with use(self.rollout_mesh):
+            return decoding.decode_chunk.lower(
+                self.model, *arguments, parts=len(engine.attend_lengths), chunk=engine.chunk,
+                idle_slots=engine.idle_slots, stop_id=0,
+            )  # fmt: skip
+
+    def _lower_score(self) -> jax.stages.Lowered:
+        score = update.make_score(self.model, temperature=self.config.temperature, mesh=self.mesh)
+        return score.lower(train_state.reference_weights(self.state()), self.batch(scored=False))
+
+    def _lower_update(self) -> jax.stages.Lowered:
+        config = self.config
+        step = update.make_update(
+            self.model, config.grpo, config.optimizer, temperature=config.temperature,
+            mesh=self.mesh,
+        )  # fmt: skip
+        return step.lower(self.state(), self.batch(scored=config.grpo.beta > 0))
+
+    def _rows(self, ndim: int):
+        """As `arrays.place_rows` lays arrays of microbatches out."""
+        if self.mesh is None:
+            return SingleDeviceSharding(self.devices[0])
+        return NamedSharding(self.mesh, PartitionSpec(*[None, rules.BATCH] if ndim > 2 else []))
+
+    def _split(self, tree: PyTree, *names: str) -> PyTree:
+        """On the mesh of rollouts, split as the names say."""
+        mesh = self.rollout_mesh
+
+        def one(x):
+            if mesh is None:
+                return SingleDeviceSharding(self.own[0])
+            return rules.activation_sharding(mesh, x.shape, *names)
+
+        return _struct(tree, jax.tree.map(one, tree))
+
+
+def _everywhere(mesh: Mesh | None, devices: Sequence[Any]):
+    return SingleDeviceSharding(devices[0]) if mesh is None else rules.replicated(mesh)
+
+
+def _cast(tree: PyTree, dtype: str) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree)
+
+
+def _struct(tree: PyTree, shardings: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree, shardings,
+    )  # fmt: skip
+
+
+def bytes_per_device(tree: PyTree) -> int:
+    """Bytes that shapes with shardings take on one device."""
+
+    def one(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(x.shape, x.dtype))
+            return x.size * x.dtype.itemsize
+        return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+    return sum(one(x) for x in jax.tree.leaves(tree))

@@ -1,0 +1,121 @@
+"""Compiles a job for TPUs that are not there, on a CPU, and says whether it fits and how fast it
+can be.
+
+    pip install "jax[tpu]"
+    python launch/aot_check.py --backbone=qwen2.5-7b-instruct --topology=v5e:4x4 \\
+        --config.model.lora_rank=0 --config.mesh.fsdp=16 --config.mesh.rollout_tensor=4
+
+Compiled are prefill, decode, score and update as `experiments/train.py` runs them with the same
+configuration. Ends with status 1 when one of them does not fit into a chip, and says what would
+make it fit. docs/scaling.md explains the figures.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+# Before JAX is imported: no TPU is looked for, nobody asked what it is, and nothing locked.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+
+import rich
+from absl import app, flags
+from ml_collections import config_flags
+from rich import box
+from rich import table as rich_table
+
+from agemem_jax.parallel.chips import Topology
+from agemem_jax.training import ahead_of_time, run_config
+from agemem_jax.training.advice import advise
+from agemem_jax.training.footprint import Footprint, measure
+from experiments import cli
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    str(pathlib.Path(__file__).parents[1] / "experiments/configs/qwen2.5_7b_hotpotqa.py"),
+    "Config file; see experiments/configs.",
+)
+_BACKBONE = flags.DEFINE_string("backbone", None, "Short for --config.backbone.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip, and how many along each dimension.")
+_FUNCTIONS = flags.DEFINE_list("functions", list(ahead_of_time.FUNCTIONS), "Which ones to compile.")
+_PREFIX = flags.DEFINE_integer(
+    "prefix_tokens", 1024, "System prompt and tool schemas, which all segments share.", 0
+)
+_JSON = flags.DEFINE_string("json", None, "Where to write the same figures as JSON.")
+_GIB = 2**30
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    topology = Topology.parse(_TOPOLOGY.value)
+    config = _CONFIG.value
+    if _BACKBONE.value is not None:
+        config.backbone = _BACKBONE.value
+    config.judge.kind = "offline"  # nobody is asked
+    job = ahead_of_time.Job.of(
+        run_config.build(config), ahead_of_time.devices(topology),
+        ahead_of_time.devices(topology.host), _PREFIX.value,
+    )  # fmt: skip
+    unknown = sorted(set(_FUNCTIONS.value) - set(ahead_of_time.FUNCTIONS))
+    if unknown:
+        raise ValueError(
+            f"--functions names {unknown[0]!r}; known: {', '.join(ahead_of_time.FUNCTIONS)}."
+        )
+    footprints = []
+    for name in job.functions:
+        if name in _FUNCTIONS.value:
+            footprints.append(measure(job, name, topology))
+            show(footprints[-1])
+    advice = advise(job, footprints)
+    if _JSON.value:
+        write(_JSON.value, job, topology, footprints, advice)
+    rich.print(advice or f"Fits: {job.config.backbone} on {topology.name}.")
+    sys.exit(1 if advice else 0)
+
+
+def show(footprint: Footprint) -> None:
+    """One function as a table."""
+    memory, costs = footprint.memory, footprint.costs
+    table = rich_table.Table(
+        title=f"{footprint.name}: {footprint.unit}",
+        box=box.SIMPLE_HEAD, title_justify="left", show_edge=False, show_header=False,
+    )  # fmt: skip
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+
+    for name in ("arguments", "outputs", "temporaries", "held"):
+        table.add_row(name, f"{getattr(memory, name) / _GIB:.2f}", "GiB")
+    verdict = "fits" if memory.fits else "does not fit"
+    table.add_row(
+        "peak", f"{memory.total / _GIB:.2f}", f"GiB of {memory.available / _GIB:.2f}: {verdict}"
+    )
+    table.add_section()
+    table.add_row("arithmetic", f"{costs.flops / 1e12:.2f}", "TFLOP")
+    table.add_row("memory traffic", f"{costs.bytes / 1e9:.1f}", "GB")
+    for kind, each in costs.collectives.items():
+        table.add_row(kind, f"{each.bytes / 1e9:.3f}", f"GB in {each.count:,}")
+    table.add_section()
+    for name in ("compute", "memory", "network"):
+        seconds = getattr(footprint, f"{name}_seconds")
+        bound = "  <- at least" if name == footprint.bound else ""
+        table.add_row(f"{name} at peak", f"{1e3 * seconds:,.1f}", f"ms{bound}")
+    table.add_row("MFU", f"{100 * footprint.mfu:.1f}", "% at most")
+    rich.print(table)
+
+
+def write(path: str, job, topology: Topology, footprints: list[Footprint], advice) -> None:
+    """All figures; bytes, seconds, and operations of one chip, but `model_flops` of all."""
+    values = {
+        "backbone": job.config.backbone, "topology": topology.name,
+        "lora_rank": job.config.model.lora_rank, "fits": advice is None, "advice": advice,
+        "functions": {each.name: each.to_json() for each in footprints},
+    }  # fmt: skip
+    pathlib.Path(path).write_text(json.dumps(values, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)
