@@ -8,4 +8,5 @@ ruff format --check .
 if ! python experiments/fetch_weights.py; then
   echo "Tests of the real weights will be skipped, since they could not be fetched." >&2
 fi
-python -m pytest -rs "$@"
+# Most of the time is compilation, on one core: two files at a time.
+python -m pytest -rs -n 2 --dist loadfile "$@"
