@@ -51,6 +51,11 @@ def choose_implementation(configured: str) -> str:
     return "pallas" if jax.default_backend() == "tpu" else "plain"
 
 
+def turns_keys(configured: str) -> bool:
+    """Whether caches hold keys as [head_dim, length], for products without a kernel."""
+    return choose_implementation(configured) == "plain"
+
+
 def cache_mask(
     positions: Int[Array, "batch token"], length: int, window: int
 ) -> Bool[Array, "batch token length"]:
@@ -62,7 +67,7 @@ def cache_mask(
 
 def attend_cache(
     query: Float[Array, "batch token head head_dim"],
-    keys: Sequence[Float[Array, "batch kv_head head_dim length"]],
+    keys: Sequence[Float[Array, "batch kv_head _ _"]],
     values: Sequence[Float[Array, "batch kv_head length head_dim"]],
     positions: Int[Array, "batch token"],
     scoring: Scoring,
@@ -71,11 +76,11 @@ def attend_cache(
 
     Args:
       query: of the tokens.
-      keys, values: the parts of the cache, one behind the other.
+      keys, values: the parts of the cache, one behind the other; keys as `turns_keys` says.
       positions: where the tokens stand.
       scoring: how. A kernel runs where the cache is one part that divides into its blocks.
     """
-    length = keys[0].shape[3]
+    length = values[0].shape[2]
     block = next((size for size in (512, 256, 128) if length % size == 0), 0)
     kernel = scoring.implementation != "plain" and len(keys) == 1 and block
     if kernel and query.shape[1] == 1:
@@ -83,9 +88,10 @@ def attend_cache(
         return decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)[:, None]
     parts, start = [], 0
     for key, value in zip(keys, values, strict=True):
-        mask = cache_mask(positions - start, key.shape[3], scoring.window)
+        mask = cache_mask(positions - start, value.shape[2], scoring.window)
+        key = key if turns_keys(scoring.implementation) else key.swapaxes(2, 3)
         parts.append((key.astype(query.dtype), value.astype(query.dtype), mask))
-        start += key.shape[3]
+        start += value.shape[2]
     return _attend_parts(query, parts, scoring)
 
 
@@ -146,9 +152,10 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
         uses_prefix = jnp.zeros_like(uses_prefix)
     else:
         before_keys, before_values = prefix
+        if turns_keys(scoring.implementation):
+            before_keys = before_keys.swapaxes(2, 3)
         shared = (
-            jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:]))
-            for x in (before_keys.swapaxes(2, 3), before_values)
+            jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:])) for x in (before_keys, before_values)
         )
         keys, values = (
             jnp.concatenate([before.astype(own.dtype), own], axis=2)

@@ -17,6 +17,8 @@ _FREE = frozenset(
     "parameter constant get-tuple-element tuple bitcast while call conditional after-all iota "
     "partition-id replica-id copy-done async-start async-update async-done broadcast".split()
 )
+# What changes its first operand in place, and which operand holds the new values.
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 _ESTIMATE = re.compile(r'"cost_estimate":\{([^}]*)\}')
 
 
@@ -208,8 +210,8 @@ def _bytes(module: Module, body: Mapping[str, Operation], operation: Operation) 
     operands = [body[name].results for name in operation.operands if name in body]
     if kind in ("dynamic-slice", "gather", "slice"):
         return 2 * _held(operation.results)
-    if kind == "dynamic-update-slice":
-        return 2 * _held(operands[1])
+    if kind in _UPDATES:
+        return 2 * _held(operands[_UPDATES[kind]])
     if kind == "slice-start":  # of a tuple, the slice is the smallest but for its semaphore
         part = min((a for a in operation.results if a.sizes), key=lambda array: array.bytes)
         return part.bytes + _held((part,))
@@ -246,8 +248,9 @@ def _fusion_bytes(inside: Mapping[str, Operation], operation: Operation, operand
         uses = [u for u in inside.values() if same & set(u.operands) and u.name not in same]
         if uses and all(u.kind in ("dynamic-slice", "gather") for u in uses):
             held = min(held, sum(u.bytes for u in uses))
-        elif uses and all(u.kind == "dynamic-update-slice" and u.operands[0] in same for u in uses):
-            updates = sum(inside[u.operands[1]].bytes for u in uses if u.operands[1] in inside)
+        elif uses and all(u.kind in _UPDATES and u.operands[0] in same for u in uses):
+            news = [u.operands[_UPDATES[u.kind]] for u in uses]
+            updates = sum(inside[new].bytes for new in news if new in inside)
             written -= min(held, written) - min(updates, held)
             held = 0.0
         total += held

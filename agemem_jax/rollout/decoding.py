@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from agemem_jax.models import decoder
+from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import rules
 
@@ -130,7 +130,7 @@ def _invert(
 def decode_chunk(
     config: DecoderConfig,
     weights: decoder.Weights,
-    cache: decoder.Cache,
+    cache: kv_cache.Cache,
     state: DecodeState,
     slots: Int[Array, " row"] | None,
     *,
@@ -177,6 +177,8 @@ def decode_chunk(
             config, weights, state.tokens[:, None], positions[:, None], cache
         )
         logits = decoder.unembed(config, weights, hidden[:, 0])
+        # First by vocabulary, or the table is gathered in the logits' stead.
+        logits = rules.constrain(logits, "batch", "vocab")
         sampled, sampled_log_probs = _sample(rules.constrain(logits, "batch", None), state)
         tokens = tokens.at[:, index].set(jnp.where(state.active, sampled, 0))
         log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
@@ -208,7 +210,7 @@ def decode_chunk(
 def prefill(
     config: DecoderConfig,
     weights: decoder.Weights,
-    cache: decoder.Cache,
+    cache: kv_cache.Cache,
     sources: Int[Array, " row"],
     slots: Int[Array, " row"],
     tokens: Int[Array, "row token"],
@@ -216,7 +218,7 @@ def prefill(
     *,
     parts: int,
     shards: int,
-) -> decoder.Cache:
+) -> kv_cache.Cache:
     """Copies what `sources` hold into `slots`, the keys and values of `tokens` added.
 
     Rows that pad the batch carry a slot number past the last one, tokens that pad a
@@ -230,20 +232,20 @@ def prefill(
 
 @functools.partial(jax.jit, static_argnames=("parts", "shards"), donate_argnames=("cache",))
 def copy(
-    cache: decoder.Cache,
+    cache: kv_cache.Cache,
     sources: Int[Array, " row"],
     slots: Int[Array, " row"],
     *,
     parts: int,
     shards: int,
-) -> decoder.Cache:
+) -> kv_cache.Cache:
     """Copies the first parts of `sources` into `slots`; rows pad as in `prefill`."""
     first = cache.first(parts)
     return cache.with_first(_put(first, slots, _take(first, sources, shards), shards))
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "shards"), donate_argnames=("cache",))
-def share_prefix(cache: decoder.Cache, *, parts: int, shards: int) -> decoder.Cache:
+def share_prefix(cache: kv_cache.Cache, *, parts: int, shards: int) -> kv_cache.Cache:
     """Copies the first parts of each shard's first slot into all of its slots."""
 
     def share(x):

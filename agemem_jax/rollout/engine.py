@@ -22,7 +22,7 @@ from absl import logging
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from agemem_jax.models import decoder
+from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.quantisation import quantise_weights
 from agemem_jax.models.stacking import stack
@@ -97,7 +97,7 @@ class Engine:
         self._in_flight: _Chunk | None = None
         self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_rows, shards)
         self._held = self._plan.held
-        self._cache: decoder.Cache | None = None
+        self._cache: kv_cache.Cache | None = None
         slots = config.slots
         self._state = DecodeState(
             tokens=jnp.zeros(slots, jnp.int32),
@@ -131,10 +131,10 @@ class Engine:
             if shared_prefix:
                 self._share(np.asarray(shared_prefix, np.int32))
 
-    def _empty_cache(self) -> decoder.Cache:
+    def _empty_cache(self) -> kv_cache.Cache:
         config = self.config
         make = functools.partial(
-            decoder.init_cache, self._model, config.slots, config.max_length,
+            kv_cache.init_cache, self._model, config.slots, config.max_length,
             jnp.dtype(config.cache_dtype), config.attend_lengths[:-1],
         )  # fmt: skip
         if self._mesh is None:

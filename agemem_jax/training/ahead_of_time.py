@@ -18,7 +18,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import PyTree
 
-from agemem_jax.models import decoder
+from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import rules
@@ -202,11 +202,11 @@ class Job:
             return _struct(cast, jax.tree.map(lambda _: alone, cast))
         return _struct(cast, train_state.weight_shardings(self.model, self.rollout_mesh))
 
-    def cache(self) -> decoder.Cache:
+    def cache(self) -> kv_cache.Cache:
         """The cache of a process's slots."""
         engine = self.config.engine
         make = functools.partial(
-            decoder.init_cache, self.model, engine.slots, engine.max_length,
+            kv_cache.init_cache, self.model, engine.slots, engine.max_length,
             jnp.dtype(engine.cache_dtype), engine.attend_lengths[:-1],
         )  # fmt: skip
         return self._split(jax.eval_shape(make), "batch", "kv_heads")

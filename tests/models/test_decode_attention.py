@@ -23,15 +23,14 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
     tiling = dataclasses.replace(TILING, **change)
     keys = jax.random.split(jax.random.key(0), 3)
     query = 2 * jax.random.normal(keys[0], (SLOTS, HEADS, DIM))
-    shapes = ((SLOTS, KV_HEADS, DIM, LENGTH), (SLOTS, KV_HEADS, LENGTH, DIM))
     cache = [
-        jax.random.normal(key, shape).astype(cache_dtype)
-        for key, shape in zip(keys[1:], shapes, strict=True)
+        jax.random.normal(key, (SLOTS, KV_HEADS, LENGTH, DIM)).astype(cache_dtype)
+        for key in keys[1:]
     ]
     positions = jnp.array([0, 7, 8, 30, LENGTH])  # the last one is past the cache: idle
     found = decode_attention(query, *cache, positions, tiling)
     scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
-    one_part = ((part,) for part in cache)
+    one_part = (cache[0].swapaxes(2, 3),), (cache[1],)
     wanted = attend_cache(query[:, None], *one_part, positions[:, None], scoring)[:, 0]
     np.testing.assert_allclose(found[:4], wanted[:4], atol=2e-6)
     assert np.all(np.isfinite(found))
@@ -40,13 +39,11 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
 def test_what_lies_behind_the_token_is_not_read():
     query = jnp.ones((1, HEADS, DIM))
     cache = jnp.ones((1, KV_HEADS, LENGTH, DIM)).at[:, :, 8:].set(jnp.nan)
-    found = decode_attention(query, cache.swapaxes(2, 3), cache, jnp.array([7]), TILING)
+    found = decode_attention(query, cache, cache, jnp.array([7]), TILING)
     np.testing.assert_allclose(found, 1.0, atol=1e-6)
 
 
 def test_a_cache_that_does_not_divide_into_blocks_is_refused():
     cache = jnp.ones((1, KV_HEADS, 30, DIM))
     with pytest.raises(ValueError, match="30 tokens does not divide into blocks of 8"):
-        decode_attention(
-            jnp.ones((1, HEADS, DIM)), cache.swapaxes(2, 3), cache, jnp.array([7]), TILING
-        )
+        decode_attention(jnp.ones((1, HEADS, DIM)), cache, cache, jnp.array([7]), TILING)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import attention, decoder
+from agemem_jax.models import attention, decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.log_probs import token_log_probs
@@ -20,7 +20,7 @@ LENGTH = 12
 CACHE = 16
 forward = jax.jit(decoder.forward, static_argnums=0)
 forward_cached = jax.jit(decoder.forward_cached, static_argnums=0)
-init_cache = functools.partial(decoder.init_cache, length=CACHE, dtype=jnp.float32)
+init_cache = functools.partial(kv_cache.init_cache, length=CACHE, dtype=jnp.float32)
 
 
 @functools.cache
@@ -321,11 +321,12 @@ def test_the_kernels_of_tpus_give_what_plain_attention_gives(monkeypatch):
     )
     np.testing.assert_allclose(found[real], wanted[real], atol=1e-5)
 
-    tokens, cache = random_tokens(2), decoder.init_cache(CONFIG, 2, 128, jnp.float32)
+    tokens = random_tokens(2)
     order = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape)
-    _, cache = forward_cached(CONFIG, weights, tokens[:, :-1], order[:, :-1], cache)
-    found, wanted = (
-        forward_cached(each, weights, tokens[:, -1:], order[:, -1:], cache)[0]
-        for each in (config, CONFIG)
-    )
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+    def last(config):
+        cache = kv_cache.init_cache(config, 2, 128, jnp.float32)
+        _, cache = forward_cached(config, weights, tokens[:, :-1], order[:, :-1], cache)
+        return forward_cached(config, weights, tokens[:, -1:], order[:, -1:], cache)[0]
+
+    np.testing.assert_allclose(last(config), last(CONFIG), atol=1e-5)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder, hf_config, hf_export, hf_import, loading, tokenizers
+from agemem_jax.models import (
+    decoder,
+    hf_config,
+    hf_export,
+    hf_import,
+    kv_cache,
+    loading,
+    tokenizers,
+)
 from agemem_jax.models.decoder import Weights
 from tests.models.conftest import VARIANTS, make_oracle
 
@@ -111,7 +119,7 @@ def test_64_greedy_tokens_equal_those_of_transformers_and_one_pass(family_oracle
             do_sample=False,
         )[0, 9:].numpy()  # fmt: skip
     config, weights = oracle.config, Weights(oracle.params)
-    cache = decoder.init_cache(config, 1, CACHE, jnp.float32)
+    cache = kv_cache.init_cache(config, 1, CACHE, jnp.float32)
     hidden, cache = forward_cached(config, weights, prompt, np.arange(9)[None], cache)
     states, greedy = [hidden[:, -1]], []
     for position in range(9, 9 + 64):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder, hf_export, loading, weights_cache
+from agemem_jax.models import decoder, hf_export, kv_cache, loading, weights_cache
 from agemem_jax.models.decoder import Weights
 from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.protocol.messages import Context, Kind
@@ -101,7 +101,7 @@ def test_sixty_four_greedy_tokens_through_the_cache_equal_those_of_transformers(
         carry = (jnp.int32(ids[-1]), cache)
         return jax.lax.scan(step, carry, jnp.arange(NEW_TOKENS))[1]
 
-    cache = decoder.init_cache(config, 1, length, jnp.float32)
+    cache = kv_cache.init_cache(config, 1, length, jnp.float32)
     assert generate(weights, cache).tolist() == expected
 
 

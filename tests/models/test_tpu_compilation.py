@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
 
-from agemem_jax.models import decoder
+from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout import decoding
@@ -72,7 +72,7 @@ def test_a_chunk_of_decoding_compiles_with_its_kernel(device, change):
         )  # fmt: skip
 
     def cache():
-        return decoder.init_cache(config, SLOTS, LENGTH, jnp.dtype(config.compute_dtype))
+        return kv_cache.init_cache(config, SLOTS, LENGTH, jnp.dtype(config.compute_dtype))
 
     def chunk(weights, cache, state):
         return decoding.decode_chunk(

@@ -135,6 +135,32 @@ ENTRY %main (x: f32[4]) -> f32[4] {
     assert (found.count, found.bytes) == (1, 16.0)
 
 
+def test_of_a_cache_that_is_updated_in_place_only_the_new_rows_are_moved():
+    text = """HloModule jit_step
+
+%set (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  ROOT %b = f32[] parameter(1)
+}
+
+%write (cache: f32[1000,8], places: s32[2,1], rows: f32[2,8]) -> f32[1000,8] {
+  %cache = f32[1000,8]{1,0} parameter(0)
+  %places = s32[2,1]{1,0} parameter(1)
+  %rows = f32[2,8]{1,0} parameter(2)
+  ROOT %scatter = f32[1000,8]{1,0} scatter(%cache, %places, %rows), to_apply=%set
+}
+
+ENTRY %main (cache: f32[1000,8], places: s32[2,1], rows: f32[2,8]) -> f32[1000,8] {
+  %cache = f32[1000,8]{1,0} parameter(0)
+  %places = s32[2,1]{1,0} parameter(1)
+  %rows = f32[2,8]{1,0} parameter(2)
+  ROOT %written = f32[1000,8]{1,0} fusion(%cache, %places, %rows), kind=kCustom, calls=%write
+}
+"""
+    rows, places = 2 * 8 * 4, 2 * 4
+    assert costs(text).bytes == 2 * rows + places
+
+
 def test_topologies_are_parsed_and_wrong_ones_refused_in_a_sentence():
     pod = Topology.parse("v5e:4x4")
     assert pod.chips == 16 and pod.name == "v5e:4x4" and pod.host.chips == 4

@@ -3,8 +3,8 @@
 Each slot reads its cache as far as it is filled: blocks behind the last token are neither
 fetched nor computed. Softmax runs over blocks of keys as they come.
 
-Axis order: [slot, kv_head, head_dim, length] for keys, [slot, kv_head, length, head_dim] for
-values, as their products want them.
+Axis order: [slot, kv_head, length, head_dim] for keys and values, so that a new token is a row of
+either.
 """
 
 import functools
@@ -20,7 +20,7 @@ from agemem_jax.models.kernels.forest import MASKED, Tiling
 
 def decode_attention(
     query: Float[Array, "slot head head_dim"],
-    keys: Float[Array, "slot kv_head head_dim length"],
+    keys: Float[Array, "slot kv_head length head_dim"],
     values: Float[Array, "slot kv_head length head_dim"],
     positions: Int[Array, " slot"],
     tiling: Tiling,
@@ -48,15 +48,11 @@ def decode_attention(
     blocks = length // tiling.keys
     grouped = query.reshape(slots, kv_heads, group, dim)
 
-    def key_block(slot, kv_head, block, last):
+    def held(slot, kv_head, block, last):
         # Asked for the same block again, the pipeline fetches nothing.
         first = jnp.maximum(last[slot] - tiling.window + 1, 0) if tiling.window else 0
         needed = jnp.clip(block, jax.lax.div(first, tiling.keys), _block_of(last, slot, tiling))
-        return slot, kv_head, 0, jnp.minimum(needed, blocks - 1)
-
-    def value_block(*place):
-        slot, kv_head, _, block = key_block(*place)
-        return slot, kv_head, block, 0
+        return slot, kv_head, jnp.minimum(needed, blocks - 1), 0
 
     def own(slot, kv_head, block, last):
         return slot, kv_head, 0, 0
@@ -68,8 +64,8 @@ def decode_attention(
             grid=(slots, kv_heads, blocks),
             in_specs=[
                 pl.BlockSpec((1, 1, group, dim), own),
-                pl.BlockSpec((1, 1, dim, tiling.keys), key_block),
-                pl.BlockSpec((1, 1, tiling.keys, dim), value_block),
+                pl.BlockSpec((1, 1, tiling.keys, dim), held),
+                pl.BlockSpec((1, 1, tiling.keys, dim), held),
             ],
             out_specs=pl.BlockSpec((1, 1, group, dim), own),
             scratch_shapes=[
@@ -113,7 +109,7 @@ def _kernel(last, query, keys, values, mixed, top, total, sum_, *, tiling: Tilin
     @pl.when(needed)
     def _():
         score = jax.lax.dot_general(
-            query[0, 0], keys[0, 0].astype(query.dtype), (((1,), (0,)), ((), ())),
+            query[0, 0], keys[0, 0].astype(query.dtype), (((1,), (1,)), ((), ())),
             preferred_element_type=jnp.float32,
         )  # fmt: skip
         score *= tiling.scale

@@ -148,17 +148,19 @@ def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operand
 
 
 def _estimate(tiling, grid, operands, out_shape, products) -> pl.CostEstimate:
-    """Of `products` matrix products for half of all pairs of blocks, as if a row were one sequence.
+    """Of `products` matrix products, as if a row were one sequence behind the prefix.
 
     Every step fetches the blocks of one side, whether or not they are needed.
     """
-    steps, query = math.prod(grid), operands[1]
-    pairs = steps * tiling.queries * tiling.keys
+    steps, query, keys = math.prod(grid), *operands[1:3]
+    length, tokens = keys.shape[2], query.shape[2]
+    seen = (length - tokens / 2) / length
+    pairs = int(seen * steps * tiling.queries * tiling.keys)
     each = max(tiling.queries, tiling.keys) * query.shape[-1] * query.dtype.itemsize
     others = sum(x.size * x.dtype.itemsize for x in (query, *jax.tree.leaves(out_shape)))
     return pl.CostEstimate(
-        flops=products * pairs * query.shape[-1],
-        transcendentals=pairs // 2,
+        flops=2 * products * pairs * query.shape[-1],
+        transcendentals=pairs,
         bytes_accessed=2 * steps * each + others,
     )
 

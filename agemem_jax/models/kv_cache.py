@@ -1,0 +1,95 @@
+"""Keys and values of what slots have read, by layer and by part.
+
+Values lie as [slot, kv_head, length, head_dim]. Keys lie as plain products read them fastest,
+[slot, kv_head, head_dim, length], or as kernels do, like values (see `attention.turns_keys`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from agemem_jax.models.attention import turns_keys
+from agemem_jax.models.config import DecoderConfig
+
+Parts = tuple[Array, ...]
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values by layer and by part.
+
+    Parts stand one behind the other. Attention to the first few costs nothing for the
+    rest, and needs no slice, which would be a copy.
+    """
+
+    k: tuple[tuple[Float[Array, "slot kv_head _ _"], ...], ...]
+    v: tuple[tuple[Float[Array, "slot kv_head length head_dim"], ...], ...]
+
+    def first(self, parts: int) -> "Cache":
+        """The first parts of every layer."""
+        return Cache(*(tuple(layer[:parts] for layer in each) for each in (self.k, self.v)))
+
+    def with_first(self, new: "Cache") -> "Cache":
+        """This cache with its first parts replaced."""
+
+        def replace(old, new):
+            return tuple((*b, *a[len(b) :]) for a, b in zip(old, new, strict=True))
+
+        return Cache(replace(self.k, new.k), replace(self.v, new.v))
+
+
+def init_cache(
+    config: DecoderConfig, slots: int, length: int, dtype: Any, cuts: Sequence[int] = ()
+) -> Cache:
+    """An empty cache of `length` positions, in parts that end at `cuts` and at `length`."""
+    ends = (*cuts, length)
+    starts = (0, *cuts)
+    lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+    heads, dim, layers = config.num_kv_heads, config.head_dim, range(config.num_layers)
+    turned = turns_keys(config.attention)
+
+    def empty(*shape):
+        return jnp.zeros((slots, heads, *shape), dtype)
+
+    return Cache(
+        tuple(
+            tuple(empty(*((dim, each) if turned else (each, dim))) for each in lengths)
+            for _ in layers
+        ),
+        tuple(tuple(empty(each, dim) for each in lengths) for _ in layers),
+    )
+
+
+def write(
+    key_parts: Parts,
+    value_parts: Parts,
+    keys: Float[Array, "slot token kv_head head_dim"],
+    values: Float[Array, "slot token kv_head head_dim"],
+    positions: Int[Array, "slot token"],
+    implementation: str,
+) -> tuple[Parts, Parts]:
+    """A layer's parts with new tokens at `positions`; what lies past the end is dropped."""
+    turned, every = turns_keys(implementation), slice(None)
+    if positions.size == 1:
+        # XLA turns the scatter of a single token into an update that copies the whole cache
+        # at every step. A second one, past the end, keeps it a scatter in place.
+        keys, values = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (keys, values))
+        end = sum(part.shape[2] for part in value_parts)
+        positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=end)
+    rows, start, written = jnp.arange(len(keys))[:, None], 0, []
+    for held_keys, held_values in zip(key_parts, value_parts, strict=True):
+        length = held_values.shape[2]
+        inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
+        new_keys, new_values = keys.astype(held_keys.dtype), values.astype(held_values.dtype)
+        at_keys = (rows, every, every, inside) if turned else (rows, every, inside)
+        written.append(
+            (
+                held_keys.at[at_keys].set(new_keys, mode="drop"),
+                held_values.at[rows, every, inside].set(new_values, mode="drop"),
+            )
+        )
+        start += length
+    return tuple(zip(*written, strict=True))
