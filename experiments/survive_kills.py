@@ -18,7 +18,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
@@ -116,17 +116,21 @@ def _disturb(
 ) -> None:
     """A run to its end; kills one process of every generation at a random moment of its life."""
     checkpoints, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
-    begun = 0.0
-    while len(kills) < _KILLS.value and (processes := _generation(job, begun)):
+    seen: set[int] = set()
+    while len(kills) < _KILLS.value and (processes := _generation(job, seen)):
         begun = time.time()
+        seen |= {process.pid for process in processes}
         time.sleep(moments.uniform(0.0, _LONGEST.value))
         index = moments.randrange(_PROCESSES.value)
         lines = read_metrics(metrics) if metrics.exists() else []
         newest = Checkpoints(checkpoints, read_only=True).latest()
         try:
+            alive = processes[index].status() != psutil.STATUS_ZOMBIE
             processes[index].kill()
         except psutil.NoSuchProcess:
-            break  # the run is over
+            alive = False
+        if not alive:  # it has come to its end
+            continue
         kills.append(
             Kill(
                 len(kills) + 1, workdir.name, index, round(time.time() - begun, 1),
@@ -138,14 +142,13 @@ def _disturb(
     _wait(job)
 
 
-def _generation(job: subprocess.Popen, after: float) -> list[psutil.Process]:
-    """The processes that the launcher has started after a time; none when it has ended."""
+def _generation(job: subprocess.Popen, seen: Collection[int]) -> list[psutil.Process]:
+    """The processes of the launcher that were not seen before; none when it has ended."""
     while job.poll() is None:
         found = []
         for child in psutil.Process(job.pid).children():
             with contextlib.suppress(psutil.Error):  # it is ending
-                is_new = child.create_time() >= after - 1.0
-                if is_new and "--process_id" in " ".join(child.cmdline()):
+                if child.pid not in seen and "--process_id" in " ".join(child.cmdline()):
                     found.append(child)
         if len(found) == _PROCESSES.value:
             return sorted(found, key=lambda child: child.cmdline()[-1])
