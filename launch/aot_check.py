@@ -10,16 +10,16 @@ configuration. Ends with status 1 when one of them does not fit into a chip, and
 make it fit. docs/scaling.md explains the figures.
 """
 
+import functools
 import json
 import os
 import pathlib
 import sys
 
-# Before JAX is imported: no TPU is looked for, nobody asked what it is, and nothing locked.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+# Before JAX is imported: no TPU is looked for, and what transformers misses is not told.
+os.environ |= {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 
+import humanize
 import rich
 from absl import app, flags
 from ml_collections import config_flags
@@ -29,7 +29,7 @@ from rich import table as rich_table
 from agemem_jax.parallel.chips import Topology
 from agemem_jax.training import ahead_of_time, run_config
 from agemem_jax.training.advice import advise
-from agemem_jax.training.footprint import Footprint, measure
+from agemem_jax.training.footprint import Footprint, TooLarge, measure
 from experiments import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,7 +44,6 @@ _PREFIX = flags.DEFINE_integer(
     "prefix_tokens", 1024, "System prompt and tool schemas, which all segments share.", 0
 )
 _JSON = flags.DEFINE_string("json", None, "Where to write the same figures as JSON.")
-_GIB = 2**30
 
 
 def main(argv):
@@ -64,12 +63,18 @@ def main(argv):
         raise ValueError(
             f"--functions names {unknown[0]!r}; known: {', '.join(ahead_of_time.FUNCTIONS)}."
         )
-    footprints = []
+    footprints, memories = [], {}
     for name in job.functions:
-        if name in _FUNCTIONS.value:
+        if name not in _FUNCTIONS.value:
+            continue
+        try:
             footprints.append(measure(job, name, topology))
+            memories[name] = footprints[-1].memory
             show(footprints[-1])
-    advice = advise(job, footprints)
+        except TooLarge as error:
+            memories[name] = error.memory
+            rich.print(error)
+    advice = advise(job, memories)
     if _JSON.value:
         write(_JSON.value, job, topology, footprints, advice)
     rich.print(advice or f"Fits: {job.config.backbone} on {topology.name}.")
@@ -87,23 +92,22 @@ def show(footprint: Footprint) -> None:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
 
+    binary = functools.partial(humanize.naturalsize, binary=True, format="%.2f")
+    decimal = functools.partial(humanize.metric, precision=3)
     for name in ("arguments", "outputs", "temporaries", "held"):
-        table.add_row(name, f"{getattr(memory, name) / _GIB:.2f}", "GiB")
+        table.add_row(name, binary(getattr(memory, name)))
     verdict = "fits" if memory.fits else "does not fit"
-    table.add_row(
-        "peak", f"{memory.total / _GIB:.2f}", f"GiB of {memory.available / _GIB:.2f}: {verdict}"
-    )
+    table.add_row("peak", binary(memory.total), f"of {binary(memory.available)}: {verdict}")
     table.add_section()
-    table.add_row("arithmetic", f"{costs.flops / 1e12:.2f}", "TFLOP")
-    table.add_row("memory traffic", f"{costs.bytes / 1e9:.1f}", "GB")
+    table.add_row("arithmetic", decimal(costs.flops, "FLOP"))
+    table.add_row("memory traffic", decimal(costs.bytes, "B"))
     for kind, each in costs.collectives.items():
-        table.add_row(kind, f"{each.bytes / 1e9:.3f}", f"GB in {each.count:,}")
+        table.add_row(kind, decimal(each.bytes, "B"), f"in {each.count:,}")
     table.add_section()
     for name in ("compute", "memory", "network"):
-        seconds = getattr(footprint, f"{name}_seconds")
-        bound = "  <- at least" if name == footprint.bound else ""
-        table.add_row(f"{name} at peak", f"{1e3 * seconds:,.1f}", f"ms{bound}")
-    table.add_row("MFU", f"{100 * footprint.mfu:.1f}", "% at most")
+        seconds = decimal(getattr(footprint, f"{name}_seconds"), "s")
+        table.add_row(f"{name} at peak", seconds, "<- at least" * (name == footprint.bound))
+    table.add_row("MFU", f"{100 * footprint.mfu:.1f} %", "at most")
     rich.print(table)
 
 

@@ -5,27 +5,33 @@ proportional to what they scale with.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from agemem_jax.parallel.mesh import batch_shards
 from agemem_jax.training.ahead_of_time import Job, bytes_per_device
-from agemem_jax.training.footprint import Footprint
+from agemem_jax.training.footprint import Memory
 
 _LORA_RANK = 16
 
 
-def advise(job: Job, footprints: list[Footprint]) -> str | None:
-    """One sentence on how the job would fit; None where it does."""
-    over = [each for each in footprints if not each.memory.fits]
+def advise(job: Job, memories: Mapping[str, Memory]) -> str | None:
+    """One sentence on how the job would fit; None where it does.
+
+    Args:
+      job: that does not, or does.
+      memories: what each of its functions takes.
+    """
+    over = {name: memory for name, memory in memories.items() if not memory.fits}
     if not over:
         return None
-    worst = max(over, key=lambda each: each.memory.total - each.memory.available)
-    missing = worst.memory.total - worst.memory.available
-    savings = sorted(_savings(job, worst), key=lambda each: -each[1])
+    worst = max(over, key=lambda name: over[name].total - over[name].available)
+    memory = over[worst]
+    missing = memory.total - memory.available
+    savings = sorted(_savings(job, worst, memory), key=lambda each: -each[1])
     enough = [text for text, saved in savings if saved >= missing]
     start = (
-        f"{worst.name} needs {worst.memory.total / 2**30:.2f} GiB of a chip's "
-        f"{worst.memory.available / 2**30:.2f} GiB: "
+        f"{worst} needs {memory.total / 2**30:.2f} GiB of a chip's "
+        f"{memory.available / 2**30:.2f} GiB: "
     )
     if enough:
         return f"{start}it would fit with {', or with '.join(enough)}."
@@ -38,10 +44,9 @@ def advise(job: Job, footprints: list[Footprint]) -> str | None:
     return f"{start}it takes more chips, or a smaller backbone."
 
 
-def _savings(job: Job, footprint: Footprint) -> Iterator[tuple[str, int]]:
+def _savings(job: Job, name: str, memory: Memory) -> Iterator[tuple[str, int]]:
     """Changes, and the bytes that each saves on a chip."""
-    memory, config = footprint.memory, job.config
-    plays = footprint.name in ("prefill", "decode")
+    config, plays = job.config, name in ("prefill", "decode")
     state = bytes_per_device(job.state())
     mesh = config.mesh
     data = 1 if job.mesh is None else job.mesh.shape["data"]

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.util
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,12 @@ from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.train_state import TrainState
 
 FUNCTIONS = ("prefill", "decode", "score", "update")
+# For libtpu: there is no TPU, nobody to be asked what it is, and nothing to be locked.
+_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_MIN_LOG_LEVEL": "3",
+}  # fmt: skip
 
 
 def devices(topology: Topology) -> list[Any]:
@@ -44,6 +51,8 @@ def devices(topology: Topology) -> list[Any]:
             'libtpu, the compiler for TPUs, is not installed: pip install "jax[tpu]" '
             "(or agemem_jax[tpu]); it needs no TPU."
         )
+    for name, value in _ALONE.items():
+        os.environ.setdefault(name, value)
     try:
         return list(
             topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices

@@ -45,6 +45,17 @@ class Memory:
         return self.total <= self.available
 
 
+class TooLarge(ValueError):
+    """A function that the compiler gives up, and the least memory that it takes."""
+
+    def __init__(self, name: str, memory: Memory):
+        super().__init__(
+            f"{name} takes so much memory that the compiler gives up: at least "
+            f"{memory.total / 2**30:.2f} GiB of a chip's {memory.available / 2**30:.2f} GiB."
+        )
+        self.memory = memory
+
+
 @dataclasses.dataclass(frozen=True)
 class Footprint:
     """Of one function.
@@ -96,9 +107,20 @@ class Footprint:
 
 
 def measure(job: Job, name: str, topology: Topology) -> Footprint:
-    """Compiles one function of a job for a topology, and accounts for it."""
+    """Compiles one function of a job for a topology, and accounts for it.
+
+    Raises:
+      TooLarge: it does not fit by so much that there is no program to account for.
+    """
     chip, held = topology.chip, bytes_per_device(job.held(name))
-    compiled = _compile(job.lower(name), held)
+    try:
+        compiled = _compile(job.lower(name), held)
+    except jax.errors.JaxRuntimeError as error:
+        told = re.search(r"required for HLO temporaries \(([\d.]+)G\)", str(error))
+        if told is None:
+            raise
+        temporaries = int(float(told[1]) * 2**30)
+        raise TooLarge(name, Memory(0, 0, temporaries, held, chip.memory)) from error
     sizes = compiled.memory_analysis()
     outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     inner = sizes.peak_memory_in_bytes - sizes.argument_size_in_bytes - outputs

@@ -11,12 +11,13 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental import topologies
 
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
+from agemem_jax.parallel.chips import Topology
 from agemem_jax.rollout import decoding
+from agemem_jax.training import ahead_of_time
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -38,10 +39,7 @@ SLOTS, LENGTH, CHUNK = 8, 512, 4
 @pytest.fixture(scope="module")
 def device():
     """One chip of an abstract v5e."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TPU_SKIP_MDS_QUERY", "1")  # nobody is there to be asked for the topology
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    return topology.devices[0]
+    return ahead_of_time.devices(Topology.parse("v5e:2x2"))[0]
 
 
 def compiled(device, function, *make):
