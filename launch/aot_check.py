@@ -26,10 +26,11 @@ from ml_collections import config_flags
 from rich import box
 from rich import table as rich_table
 
-from agemem_jax.parallel.chips import Topology
-from agemem_jax.training import ahead_of_time, run_config
-from agemem_jax.training.advice import advise
-from agemem_jax.training.footprint import Footprint, TooLarge, measure
+from agemem_jax.planning import ahead_of_time
+from agemem_jax.planning.advice import advise
+from agemem_jax.planning.chips import Topology
+from agemem_jax.planning.footprint import Footprint, TooLarge, measure
+from agemem_jax.training import run_config
 from experiments import cli
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -15,9 +15,9 @@ import pytest
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
-from agemem_jax.parallel.chips import Topology
+from agemem_jax.planning import ahead_of_time
+from agemem_jax.planning.chips import Topology
 from agemem_jax.rollout import decoding
-from agemem_jax.training import ahead_of_time
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,

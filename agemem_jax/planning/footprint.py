@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from agemem_jax.models import flops
-from agemem_jax.parallel import hlo_costs
-from agemem_jax.parallel.chips import Topology
-from agemem_jax.training.ahead_of_time import Job, bytes_per_device
+from agemem_jax.planning import hlo_costs
+from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
+from agemem_jax.planning.chips import Topology
 
 _UNBOUNDED_MIB = 1 << 21  # more memory than any chip has
 

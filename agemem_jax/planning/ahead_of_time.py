@@ -23,8 +23,8 @@ from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import rules
-from agemem_jax.parallel.chips import Topology
 from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh, use
+from agemem_jax.planning.chips import Topology
 from agemem_jax.rollout import decoding
 from agemem_jax.training import components, train_state, update
 from agemem_jax.training.packing import Batch

@@ -11,8 +11,8 @@ import pytest
 
 from agemem_jax.models import decoder, flops
 from agemem_jax.models.config import DecoderConfig
-from agemem_jax.parallel.chips import CHIPS, Topology
-from agemem_jax.parallel.hlo_costs import costs, group_size
+from agemem_jax.planning.chips import CHIPS, Topology
+from agemem_jax.planning.hlo_costs import costs, group_size
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PROGRAM = """
@@ -20,7 +20,7 @@ import json
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec as P
 from agemem_jax.parallel import collectives
-from agemem_jax.parallel.hlo_costs import costs
+from agemem_jax.planning.hlo_costs import costs
 
 mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
 

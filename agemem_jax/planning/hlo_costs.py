@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from agemem_jax.parallel.hlo_text import Array, Module, Operation
+from agemem_jax.planning.hlo_text import Array, Module, Operation
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 # What moves nothing, or is counted elsewhere.

@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from agemem_jax.parallel.mesh import batch_shards
-from agemem_jax.training.ahead_of_time import Job, bytes_per_device
-from agemem_jax.training.footprint import Memory
+from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
+from agemem_jax.planning.footprint import Memory
 
 _LORA_RANK = 16
 
