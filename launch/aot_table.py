@@ -1,4 +1,4 @@
-"""Puts what aot_check.py has written by --json into the table of docs/scaling.md.
+"""Puts what aot_check.py has written by --json into the tables of docs/scaling.md.
 
 python launch/aot_table.py FILE.json ...
 """
@@ -8,39 +8,40 @@ import pathlib
 import sys
 
 _HEAD = (
-    "| backbone | training | topology | fits | GiB of a chip: update, prefill, decode | "
-    "GB exchanged: update, prefill, decode | least time, ms: update, prefill, decode | "
-    "MFU at most, %: update, prefill |"
+    "| backbone | training | topology | GiB of a chip | fits | TFLOP | GB moved | GB exchanged | "
+    "least time, ms | bound by | MFU, at most |"
 )
 
 
 def main(paths: list[str]) -> None:
-    print(_HEAD)
-    print("|---" * 8 + "|")
-    for path in paths:
-        print(row(json.loads(pathlib.Path(path).read_text())))
+    reports = [json.loads(pathlib.Path(path).read_text()) for path in paths]
+    for name in ("update", "score", "prefill", "decode"):
+        print(f"\n### {name.capitalize()}\n")
+        print(_HEAD)
+        print("|---" * _HEAD.count(" | ") + "|---|")
+        for report in reports:
+            print(row(report, report["functions"][name]))
 
 
-def row(report: dict) -> str:
-    """One job."""
-    functions = report["functions"]
-    played = [functions[name] for name in ("update", "prefill", "decode")]
-    memory = [each["memory"] for each in played]
-    total = [sum(m[k] for k in ("arguments", "outputs", "temporaries", "held")) for m in memory]
-    exchanged = [sum(c["bytes"] for c in each["costs"]["collectives"].values()) for each in played]
-    training = f"LoRA {report['lora_rank']}" if report["lora_rank"] else "full"
+def row(report: dict, figures: dict) -> str:
+    """One function of one job; a chip's own figures."""
+    memory, costs = figures["memory"], figures["costs"]
+    total = sum(memory[kind] for kind in ("arguments", "outputs", "temporaries", "held"))
+    exchanged = sum(each["bytes"] for each in costs["collectives"].values())
     cells = [
-        report["backbone"], training, report["topology"], "yes" if report["fits"] else "no",
-        f"{_join(total, 2**30, 1)} of {memory[0]['available'] / 2**30:.1f}",
-        _join(exchanged, 1e9, 2),
-        ", ".join(f"{1e3 * each['seconds']:.0f} ({each['bound']})" for each in played),
-        _join([each["mfu"] for each in played[:2]], 0.01, 0),
-    ]  # fmt: skip
+        report["backbone"],
+        f"LoRA {report['lora_rank']}" if report["lora_rank"] else "full",
+        report["topology"],
+        f"{total / 2**30:.1f} of {memory['available'] / 2**30:.1f}",
+        "yes" if total <= memory["available"] else "no",
+        f"{costs['flops'] / 1e12:.1f}",
+        f"{costs['bytes'] / 1e9:.0f}",
+        f"{exchanged / 1e9:.2f}",
+        f"{1e3 * figures['seconds']:.0f}",
+        figures["bound"],
+        f"{100 * figures['mfu']:.0f} %",
+    ]
     return f"| {' | '.join(cells)} |"
-
-
-def _join(values: list[float], unit: float, digits: int) -> str:
-    return ", ".join(f"{value / unit:.{digits}f}" for value in values)
 
 
 if __name__ == "__main__":
