@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from etils import epath
 from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
 from agemem_jax.models.decoder import Weights
+from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
 from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward, compute_rewards
 from agemem_jax.rollout.driver import Rollout
@@ -30,23 +32,26 @@ class Played:
 
 
 class Evaluator:
-    """Plays the same tasks with the same keys for every method.
+    """Plays the same tasks with the same keys for every method, on all devices of this process.
 
     Weights are those of `training.policy.restore_weights`.
     """
 
     def __init__(self, config: RunConfig, workdir: str | os.PathLike):
-        self.config = config
+        self.config = config = _for_devices(config, jax.local_device_count())
         self._workdir = workdir
-        self._backbone = components.build_backbone(config)
-        self._player = components.build_player(config, self._backbone)
+        self._mesh = make_rollout_mesh(config.mesh)
+        self._backbone = components.build_backbone(config, self._mesh)
+        self._player = components.build_player(config, self._backbone, self._mesh)
         self._judge = components.build_judge(config, workdir)
         source = components.build_source(config, config.tasks.eval_split)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
 
     def weights(self, trained: bool) -> Weights:
         """The policy's weights before or after reinforcement learning."""
-        return restore_weights(self.config, self._backbone, self._workdir, trained=trained)
+        return restore_weights(
+            self.config, self._backbone, self._workdir, trained=trained, mesh=self._mesh
+        )
 
     def run(self, method: Method) -> Played:
         """Plays every task once."""
@@ -66,6 +71,18 @@ class Evaluator:
         ]
         measures = measure(trajectories, rewards, qualities, config.evaluation.bootstrap_samples)
         return Played(measures, trajectories, rewards)
+
+
+def _for_devices(config: RunConfig, devices: int) -> RunConfig:
+    """The run's configuration on so many devices, which may be others than it was trained on."""
+    tensor = math.gcd(config.mesh.rollout_tensor or config.mesh.tensor, devices)
+    shards = devices // tensor
+    slots = -(-config.engine.slots // shards) * shards
+    return dataclasses.replace(
+        config,
+        mesh=MeshConfig(rollout_tensor=tensor),
+        engine=dataclasses.replace(config.engine, slots=slots),
+    )
 
 
 def find_methods(names: Sequence[str]) -> list[Method]:

@@ -5,7 +5,10 @@ import os
 import jax
 from absl import logging
 from etils import epath
+from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import PyTree
 
+from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import Backbone
 from agemem_jax.training import curriculum, train_state
@@ -14,7 +17,12 @@ from agemem_jax.training.run_config import RunConfig
 
 
 def restore_weights(
-    config: RunConfig, backbone: Backbone, workdir: str | os.PathLike, *, trained: bool = True
+    config: RunConfig,
+    backbone: Backbone,
+    workdir: str | os.PathLike,
+    *,
+    trained: bool = True,
+    mesh: Mesh | None = None,
 ) -> Weights:
     """The weights that a run's policy acts with.
 
@@ -24,14 +32,25 @@ def restore_weights(
       workdir: of the run.
       trained: the newest weights; otherwise those before reinforcement learning, which
         closed the warm-up, or are the backbone's own where there was none.
+      mesh: of rollouts, on which the backbone's parameters are already; weights are split as
+        they are, in the dtypes in which they are read.
 
     Raises:
       ValueError: `trained`, and the run has no checkpoint.
     """
-    fresh = train_state.create(
-        backbone.config, backbone.params, config.optimizer,
-        keep_reference=False, key=jax.random.key(config.seed),
-    )  # fmt: skip
+    model = backbone.config
+
+    def start(params: PyTree) -> Weights:
+        state = train_state.create(
+            model, params, config.optimizer, keep_reference=False,
+            key=jax.random.key(config.seed),
+        )  # fmt: skip
+        return train_state.weights(state)
+
+    def as_read(weights: Weights) -> Weights:
+        return decoder.in_compute_dtype(model, weights)
+
+    shardings = None if mesh is None else train_state.weight_shardings(model, mesh)
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True)
     infos = checkpoints.all()
     if trained and not infos:
@@ -42,7 +61,21 @@ def restore_weights(
     if not trained:
         infos = [info for info in infos if info.phase == curriculum.WARMUP]
         if not infos:
-            return train_state.weights(fresh)
+            if mesh is None:
+                return start(backbone.params)
+            # In one function, which leaves out what is not asked for: an optimiser's state.
+            begin = jax.jit(lambda params: as_read(start(params)), out_shardings=shardings)
+            return begin(backbone.params)
     logging.info("Weights of %s", infos[0].path)
-    trainable = checkpoints.restore_trainable(infos[0], fresh.trainable)
-    return train_state.combine(trainable, fresh.frozen)
+    template = jax.eval_shape(start, backbone.params)
+    if mesh is None:
+        alone = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: alone, template)
+    template = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        template, shardings,
+    )  # fmt: skip
+    trained_part = template.lora if model.lora_rank else template.params
+    trainable = checkpoints.restore_trainable(infos[0], trained_part)
+    weights = train_state.combine(trainable, backbone.params if model.lora_rank else None)
+    return weights if mesh is None else as_read(weights)

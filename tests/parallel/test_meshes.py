@@ -1,5 +1,6 @@
 """However devices are laid out and shared by processes, training computes the same."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,21 +12,23 @@ import sys
 import numpy as np
 import pytest
 
+from tests.parallel.small_run import small_config
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MESHES = [[8, 1, 1], [1, 8, 1], [2, 2, 2], [1, 2, 4]]
 LOOPED = [[1, 8, 1], [2, 2, 2]]
 TWO_PROCESSES = [2, 2, 2]
 
 
+def environment(devices):
+    devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    return os.environ | devices | {"PYTHONPATH": str(ROOT)}
+
+
 def start(devices, settings):
     return subprocess.Popen(
         [sys.executable, str(pathlib.Path(__file__).parent / "small_run.py"), json.dumps(settings)],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "PYTHONPATH": str(ROOT),
-        },
+        env=environment(devices),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -43,12 +46,16 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def results(four_heads, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("meshes")
+
+
+@pytest.fixture(scope="module")
+def results(four_heads, folder):
     """Metrics and final parameters by mesh; "one" is a single device, "two" two processes.
 
     "eight, then N" is a run that was interrupted on eight devices and taken up on N.
     """
-    folder = tmp_path_factory.mktemp("meshes")
     common = {"model": str(four_heads)}
     meshes = [*MESHES, None]
     eight = {"workdir": str(folder / "a"), "output": str(folder / "a"), "meshes": meshes}
@@ -102,3 +109,20 @@ def test_the_iterations_move_the_parameters(results, four_heads):
     """Or the comparison would hold for any program that does nothing."""
     lines, _ = results["one"]
     assert all(line["grad_norm"] > 1e-3 and not line["skipped"] for line in lines)
+
+
+def test_an_evaluation_finds_the_same_on_every_number_of_devices(results, four_heads, folder):
+    found = []
+    for devices in (1, 4):
+        workdir = shutil.copytree(folder / "a" / str(len(MESHES)), folder / f"evaluated-{devices}")
+        config = small_config(str(four_heads), [1, 1, 2])  # trained with a tensor axis of two
+        (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+        ended = subprocess.run(
+            [sys.executable, "experiments/evaluate.py", f"--workdir={workdir}", "--tasks=6",
+             "--methods=agemem_norl,agemem"],
+            cwd=ROOT, env=environment(devices), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-4000:]
+        found.append(json.loads((workdir / "evaluation.json").read_text()))
+    assert found[0] == found[1]
+    assert (workdir / "trajectories.md").read_text().count("\n") > 20
