@@ -203,11 +203,12 @@ def _bytes(module: Module, body: Mapping[str, Operation], operation: Operation) 
     kind = operation.kind
     if kind in _FREE or kind.endswith("-done"):
         return 0.0
+    operands = [body[name].results for name in operation.operands if name in body]
     if kind == "custom-call" and _estimate(operation, "bytes_accessed"):
-        return _estimate(operation, "bytes_accessed")
+        fetched = sum(array.bytes for each in operands for array in each if array.is_local)
+        return max(_estimate(operation, "bytes_accessed") - fetched, 0.0)
     if kind == "custom-call" and "tpu_custom_call" not in operation.rest:
         return 0.0
-    operands = [body[name].results for name in operation.operands if name in body]
     if kind in ("dynamic-slice", "gather", "slice"):
         return 2 * _held(operation.results)
     if kind in _UPDATES:

@@ -161,6 +161,22 @@ ENTRY %main (cache: f32[1000,8], places: s32[2,1], rows: f32[2,8]) -> f32[1000,8
     assert costs(text).bytes == 2 * rows + places
 
 
+def test_what_a_kernel_finds_on_the_chip_already_is_not_read_again():
+    text = """HloModule jit_step
+
+ENTRY %main (keys: bf16[1000,128]) -> bf16[8,128] {
+  %keys = bf16[1000,128]{1,0} parameter(0)
+  %near = bf16[1000,128]{1,0:S(1)} copy(%keys)
+  ROOT %mixed = bf16[8,128]{1,0} custom-call(%near), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"10","bytes_accessed":"258048"}}}
+}
+""".replace("\\\n", "")
+    keys, mixed = 1000 * 128 * 2, 8 * 128 * 2
+    assert costs(text).bytes == keys + mixed
+    far = text.replace("custom-call(%near)", "custom-call(%keys)")
+    assert costs(far).bytes == 2 * keys + mixed
+
+
 def test_topologies_are_parsed_and_wrong_ones_refused_in_a_sentence():
     pod = Topology.parse("v5e:4x4")
     assert pod.chips == 16 and pod.name == "v5e:4x4" and pod.host.chips == 4
