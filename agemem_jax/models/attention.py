@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from agemem_jax.models.kernels.decode_attention import decode_attention
 from agemem_jax.models.kernels.forest import MASKED, Tiling
-from agemem_jax.models.kernels.forest_attention import forest_attention
+from agemem_jax.models.kernels.forest_attention import cache_attention, forest_attention
 
 # Queries and keys per block of packed attention. Small ones follow the forest closely. A TPU reads
 # all keys once for each block of queries, which takes longer than their products below 512.
@@ -78,14 +78,21 @@ def attend_cache(
       query: of the tokens.
       keys, values: the parts of the cache, one behind the other; keys as `turns_keys` says.
       positions: where the tokens stand.
-      scoring: how. A kernel runs where the cache is one part that divides into its blocks.
+      scoring: how. A kernel runs where the cache is one part that divides into its blocks, as
+        must several tokens.
     """
-    length = values[0].shape[2]
-    block = next((size for size in (512, 256, 128) if length % size == 0), 0)
-    kernel = scoring.implementation != "plain" and len(keys) == 1 and block
-    if kernel and query.shape[1] == 1:
-        tiling = scoring.tiling(1, block)
-        return decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)[:, None]
+    tokens, length = query.shape[1], values[0].shape[2]
+    block = next((size for size in KERNEL_BLOCKS if length % size == 0), 0)
+    if scoring.implementation != "plain" and len(keys) == 1 and block:
+        if tokens == 1:
+            tiling = scoring.tiling(1, block)
+            mixed = decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)
+            return mixed[:, None]
+        queries = next((size for size in KERNEL_BLOCKS if tokens % size == 0), 0)
+        if queries:
+            held = (x.astype(query.dtype) for x in (keys[0], values[0]))
+            tiling = scoring.tiling(queries, block)
+            return cache_attention(query.swapaxes(1, 2), *held, positions, tiling).swapaxes(1, 2)
     parts, start = [], 0
     for key, value in zip(keys, values, strict=True):
         mask = cache_mask(positions - start, value.shape[2], scoring.window)

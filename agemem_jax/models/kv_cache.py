@@ -83,12 +83,17 @@ def write(
     for held_keys, held_values in zip(key_parts, value_parts, strict=True):
         length = held_values.shape[2]
         inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
+        if turned:
+            at_keys, at_values = (rows, every, every, inside), (rows, every, inside)
+        else:
+            # Every row by itself: where a scatter's windows have gaps, TPUs turn the cache around.
+            heads = jnp.arange(keys.shape[2])
+            at_keys = at_values = (rows[..., None], heads, inside[..., None])
         new_keys, new_values = keys.astype(held_keys.dtype), values.astype(held_values.dtype)
-        at_keys = (rows, every, every, inside) if turned else (rows, every, inside)
         written.append(
             (
                 held_keys.at[at_keys].set(new_keys, mode="drop"),
-                held_values.at[rows, every, inside].set(new_values, mode="drop"),
+                held_values.at[at_values].set(new_values, mode="drop"),
             )
         )
         start += length

@@ -17,6 +17,8 @@ _FREE = frozenset(
     "parameter constant get-tuple-element tuple bitcast while call conditional after-all iota "
     "partition-id replica-id copy-done async-start async-update async-done broadcast".split()
 )
+# What reads of its first operand no more than it gives.
+_PARTS = ("slice", "dynamic-slice", "gather")
 # What changes its first operand in place, and which operand holds the new values.
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
 _ESTIMATE = re.compile(r'"cost_estimate":\{([^}]*)\}')
@@ -209,7 +211,7 @@ def _bytes(module: Module, body: Mapping[str, Operation], operation: Operation) 
         return max(_estimate(operation, "bytes_accessed") - fetched, 0.0)
     if kind == "custom-call" and "tpu_custom_call" not in operation.rest:
         return 0.0
-    if kind in ("dynamic-slice", "gather", "slice"):
+    if kind in _PARTS:
         return 2 * _held(operation.results)
     if kind in _UPDATES:
         return 2 * _held(operands[_UPDATES[kind]])
@@ -247,13 +249,14 @@ def _fusion_bytes(inside: Mapping[str, Operation], operation: Operation, operand
         name, held = parameters.get(place), _held(results)
         same = {alias for alias, origin in aliases.items() if origin == name}
         uses = [u for u in inside.values() if same & set(u.operands) and u.name not in same]
-        if uses and all(u.kind in ("dynamic-slice", "gather") for u in uses):
-            held = min(held, sum(u.bytes for u in uses))
-        elif uses and all(u.kind in _UPDATES and u.operands[0] in same for u in uses):
-            news = [u.operands[_UPDATES[u.kind]] for u in uses]
-            updates = sum(inside[new].bytes for new in news if new in inside)
-            written -= min(held, written) - min(updates, held)
-            held = 0.0
+        parts = [u for u in uses if u.kind in _PARTS and u.operands[0] in same]
+        updates = [u for u in uses if u.kind in _UPDATES and u.operands[0] in same]
+        if uses and len(parts) + len(updates) == len(uses):
+            if updates:
+                news = [u.operands[_UPDATES[u.kind]] for u in updates]
+                changed = sum(inside[new].bytes for new in news if new in inside)
+                written -= min(held, written) - min(changed, held)
+            held = min(held, sum(part.bytes for part in parts))
         total += held
     return total + max(written, 0.0)
 

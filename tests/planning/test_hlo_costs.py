@@ -161,6 +161,28 @@ ENTRY %main (cache: f32[1000,8], places: s32[2,1], rows: f32[2,8]) -> f32[1000,8
     assert costs(text).bytes == 2 * rows + places
 
 
+def test_of_an_array_whose_rows_are_read_and_replaced_only_these_are_moved():
+    text = """HloModule jit_step
+
+%replace (all: f32[1000,8], place: s32[]) -> f32[1000,8] {
+  %all = f32[1000,8]{1,0} parameter(0)
+  %place = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %row = f32[1,8]{1,0} dynamic-slice(%all, %place, %zero), dynamic_slice_sizes={1,8}
+  %twice = f32[1,8]{1,0} add(%row, %row)
+  ROOT %new = f32[1000,8]{1,0} dynamic-update-slice(%all, %twice, %place, %zero)
+}
+
+ENTRY %main (all: f32[1000,8], place: s32[]) -> f32[1000,8] {
+  %all = f32[1000,8]{1,0} parameter(0)
+  %place = s32[] parameter(1)
+  ROOT %new = f32[1000,8]{1,0} fusion(%all, %place), kind=kLoop, calls=%replace
+}
+"""
+    row, place = 8 * 4, 4
+    assert costs(text).bytes == 2 * row + place
+
+
 def test_what_a_kernel_finds_on_the_chip_already_is_not_read_again():
     text = """HloModule jit_step
 

@@ -5,6 +5,8 @@ runs over blocks of keys as they come; blocks that no query of a block can see a
 so the work follows the forest, not the square of the row. The backward pass computes
 scores again from the saved log-sum-exp, so that no [token, token] array is ever held.
 
+A cache is the simplest forest: a path for each slot, of which the last tokens ask.
+
 Axis order: [row, head, token, head_dim].
 """
 
@@ -56,3 +58,28 @@ def forest_attention(
     attend = forest_blocks.attend if tiling.implementation == "plain" else forest_pallas.attend
     mixed = attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
     return mixed[:, :, :tokens]
+
+
+def cache_attention(
+    query: Float[Array, "slot head token head_dim"],
+    keys: Float[Array, "slot kv_head length head_dim"],
+    values: Float[Array, "slot kv_head length head_dim"],
+    positions: Int[Array, "slot token"],
+    tiling: Tiling,
+) -> Float[Array, "slot head token head_dim"]:
+    """Attention of a chunk of each slot's tokens to the slot's cache, which holds them already.
+
+    Args:
+      query: of the tokens; as many as divide into blocks.
+      keys, values: the caches; `length` divides into blocks.
+      positions: where the tokens stand; padding stands at or past `length`, and sees nothing.
+      tiling: static settings.
+    """
+    slots, length = len(keys), keys.shape[2]
+    zero = jnp.zeros_like(positions)
+    is_padding = positions >= length
+    first, last = jnp.where(is_padding, -1, zero), jnp.where(is_padding, -1, positions)
+    q_info = jnp.stack([first, last, zero, positions], axis=-1)
+    index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (slots, length))
+    k_info = jnp.stack([jnp.ones_like(index), index], axis=1)
+    return forest_pallas.attend(tiling, query, keys, values, q_info, k_info)

@@ -1,4 +1,4 @@
-"""The TPU kernel of decoding, interpreted, against plain attention with a mask."""
+"""TPU kernels over caches, interpreted, against plain attention with a mask."""
 
 import dataclasses
 
@@ -47,3 +47,22 @@ def test_a_cache_that_does_not_divide_into_blocks_is_refused():
     cache = jnp.ones((1, KV_HEADS, 30, DIM))
     with pytest.raises(ValueError, match="30 tokens does not divide into blocks of 8"):
         decode_attention(jnp.ones((1, HEADS, DIM)), cache, cache, jnp.array([7]), TILING)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"softcap": 1.5}, {"window": 100}], ids=["plain", "softcap", "window"]
+)
+def test_a_chunk_of_tokens_attends_to_its_cache_as_with_a_mask(change):
+    tokens, length, slots = 128, 256, 3
+    keys = jax.random.split(jax.random.key(0), 3)
+    query = 2 * jax.random.normal(keys[0], (slots, tokens, HEADS, DIM))
+    cache = [jax.random.normal(key, (slots, KV_HEADS, length, DIM)) for key in keys[1:]]
+    # From the start, from the middle of a block, and 28 of padding behind the last token.
+    positions = jnp.array([0, 60, 156])[:, None] + jnp.arange(tokens)
+    scoring = Scoring(0.4, **change)
+    kernel = dataclasses.replace(scoring, implementation="pallas_interpreted")
+    found = attend_cache(query, [cache[0]], [cache[1]], positions, kernel)
+    wanted = attend_cache(query, [cache[0].swapaxes(2, 3)], [cache[1]], positions, scoring)
+    real = np.asarray(positions < length)
+    np.testing.assert_allclose(found[real], wanted[real], atol=2e-6)
+    assert np.all(found[~real] == 0)
