@@ -38,7 +38,7 @@ _KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Of the job.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 10, "See experiments/train.py.", 1)
-_LONGEST = flags.DEFINE_float("longest", 40.0, "Seconds that a process lives, at most.", 0.0)
+_LONGEST = flags.DEFINE_float("longest", 100.0, "Seconds that a process lives, at most.", 0.0)
 # The quickstart with all its phases, each a few iterations long.
 _RUN = (
     "--config=experiments/configs/quickstart.py", "--config.curriculum.schedule=phased",
