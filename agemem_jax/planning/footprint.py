@@ -168,7 +168,10 @@ def model_flops(job: Job, name: str) -> tuple[str, float]:
         rows = job.prefill_rows
         before = config.engine.max_length - size
         pairs = rows * flops.causal_pairs(size, before)
-        return f"{size} tokens in each of {rows} slots", flops.forward(model, rows * size, pairs, 0)
+        # Of the last layer, keys and values are all that is needed.
+        needed = flops.forward(model, rows * size, pairs, 0) * (1 - 1 / model.num_layers)
+        needed += 4.0 * rows * size * model.width * model.num_kv_heads * model.head_dim
+        return f"{size} tokens in each of {rows} slots", needed
     length = config.packing.row_lengths[-1]
     targets = min(config.packing.max_targets or length, length)
     tokens = job.rows * length + job.prefix
