@@ -20,6 +20,7 @@ import sys
 os.environ |= {"JAX_PLATFORMS": "cpu", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}
 
 import humanize
+import jax
 import rich
 from absl import app, flags
 from ml_collections import config_flags
@@ -50,6 +51,7 @@ _JSON = flags.DEFINE_string("json", None, "Where to write the same figures as JS
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    jax.config.update("jax_enable_compilation_cache", False)  # only a device could read it
     topology = Topology.parse(_TOPOLOGY.value)
     config = _CONFIG.value
     if _BACKBONE.value is not None:
