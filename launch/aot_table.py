@@ -20,7 +20,8 @@ def main(paths: list[str]) -> None:
         print(_HEAD)
         print("|---" * _HEAD.count(" | ") + "|---|")
         for report in reports:
-            print(row(report, report["functions"][name]))
+            if name in report["functions"]:
+                print(row(report, report["functions"][name]))
 
 
 def row(report: dict, figures: dict) -> str:
