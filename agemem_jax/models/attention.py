@@ -51,7 +51,7 @@ def choose_implementation(configured: str) -> str:
     return "pallas" if jax.default_backend() == "tpu" else "plain"
 
 
-def turns_keys(configured: str) -> bool:
+def transposes_keys(configured: str) -> bool:
     """Whether caches hold keys as [head_dim, length], for products without a kernel."""
     return choose_implementation(configured) == "plain"
 
@@ -76,7 +76,7 @@ def attend_cache(
 
     Args:
       query: of the tokens.
-      keys, values: the parts of the cache, one behind the other; keys as `turns_keys` says.
+      keys, values: the parts of the cache, one behind the other; keys as `transposes_keys` says.
       positions: where the tokens stand.
       scoring: how. A kernel runs where the cache is one part that divides into its blocks, as
         must several tokens.
@@ -96,7 +96,7 @@ def attend_cache(
     parts, start = [], 0
     for key, value in zip(keys, values, strict=True):
         mask = cache_mask(positions - start, value.shape[2], scoring.window)
-        key = key if turns_keys(scoring.implementation) else key.swapaxes(2, 3)
+        key = key if transposes_keys(scoring.implementation) else key.swapaxes(2, 3)
         parts.append((key.astype(query.dtype), value.astype(query.dtype), mask))
         start += value.shape[2]
     return _attend_parts(query, parts, scoring)
@@ -159,7 +159,7 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
         uses_prefix = jnp.zeros_like(uses_prefix)
     else:
         before_keys, before_values = prefix
-        if turns_keys(scoring.implementation):
+        if transposes_keys(scoring.implementation):
             before_keys = before_keys.swapaxes(2, 3)
         shared = (
             jnp.broadcast_to(x, (keys.shape[0], *x.shape[1:])) for x in (before_keys, before_values)

@@ -1,7 +1,7 @@
 """Keys and values of what slots have read, by layer and by part.
 
 Values lie as [slot, kv_head, length, head_dim]. Keys lie as plain products read them fastest,
-[slot, kv_head, head_dim, length], or as kernels do, like values (see `attention.turns_keys`).
+[slot, kv_head, head_dim, length], or as kernels do, like values (see `attention.transposes_keys`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.attention import turns_keys
+from agemem_jax.models.attention import transposes_keys
 from agemem_jax.models.config import DecoderConfig
 
 Parts = tuple[Array, ...]
@@ -49,14 +49,14 @@ def init_cache(
     starts = (0, *cuts)
     lengths = [end - start for start, end in zip(starts, ends, strict=True)]
     heads, dim, layers = config.num_kv_heads, config.head_dim, range(config.num_layers)
-    turned = turns_keys(config.attention)
+    transposed = transposes_keys(config.attention)
 
     def empty(*shape):
         return jnp.zeros((slots, heads, *shape), dtype)
 
     return Cache(
         tuple(
-            tuple(empty(*((dim, each) if turned else (each, dim))) for each in lengths)
+            tuple(empty(*((dim, each) if transposed else (each, dim))) for each in lengths)
             for _ in layers
         ),
         tuple(tuple(empty(each, dim) for each in lengths) for _ in layers),
@@ -72,7 +72,7 @@ def write(
     implementation: str,
 ) -> tuple[Parts, Parts]:
     """A layer's parts with new tokens at `positions`; what lies past the end is dropped."""
-    turned, every = turns_keys(implementation), slice(None)
+    transposed, every = transposes_keys(implementation), slice(None)
     if positions.size == 1:
         # XLA turns the scatter of a single token into an update that copies the whole cache
         # at every step. A second one, past the end, keeps it a scatter in place.
@@ -83,7 +83,7 @@ def write(
     for held_keys, held_values in zip(key_parts, value_parts, strict=True):
         length = held_values.shape[2]
         inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
-        if turned:
+        if transposed:
             at_keys, at_values = (rows, every, every, inside), (rows, every, inside)
         else:
             # Every row by itself: where a scatter's windows have gaps, TPUs turn the cache around.

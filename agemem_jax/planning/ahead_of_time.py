@@ -43,6 +43,8 @@ _ALONE = {
 def devices(topology: Topology) -> list[Any]:
     """The devices of a topology, none of which is there.
 
+    Sets what libtpu's environment must say of a machine without a TPU, unless it says something.
+
     Raises:
       ValueError: libtpu is missing, or knows no such topology.
     """

@@ -33,7 +33,7 @@ def restore_weights(
       trained: the newest weights; otherwise those before reinforcement learning, which
         closed the warm-up, or are the backbone's own where there was none.
       mesh: of rollouts, on which the backbone's parameters are already; weights are split as
-        they are, in the dtypes in which they are read.
+        they are, in the dtypes in which an engine reads them.
 
     Raises:
       ValueError: `trained`, and the run has no checkpoint.
@@ -48,7 +48,9 @@ def restore_weights(
         return train_state.weights(state)
 
     def as_read(weights: Weights) -> Weights:
-        return decoder.in_compute_dtype(model, weights)
+        # What the engine rounds or stacks itself, it takes as it is; as in training.
+        as_trained = config.engine.weights == "as_trained"
+        return decoder.in_compute_dtype(model, weights) if as_trained else weights
 
     shardings = None if mesh is None else train_state.weight_shardings(model, mesh)
     checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True)

@@ -31,7 +31,7 @@ def get_config():
     config.rewards.max_context_tokens = 8192
     config.engine.max_length = 10_240
     config.engine.attend_buckets = ()  # a TPU's kernel reads caches as far as they are filled
-    config.engine.prefill_buckets = (128, 512)
+    config.engine.prefill_buckets = (128, 512)  # one of 512 keeps a TPU's arithmetic busy
     config.engine.cache_dtype = "bfloat16"
     config.packing.row_lengths = (10_240,)
     config.packing.rows = 1

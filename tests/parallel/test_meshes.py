@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from agemem_jax.parallel.mesh import MeshConfig
 from tests.parallel.small_run import small_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -115,7 +116,8 @@ def test_an_evaluation_finds_the_same_on_every_number_of_devices(results, four_h
     found = []
     for devices in (1, 4):
         workdir = shutil.copytree(folder / "a" / str(len(MESHES)), folder / f"evaluated-{devices}")
-        config = small_config(str(four_heads), [1, 1, 2])  # trained with a tensor axis of two
+        config = small_config(str(four_heads), None)
+        config = dataclasses.replace(config, mesh=MeshConfig(tensor=2))  # as if trained so
         (workdir / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
         ended = subprocess.run(
             [sys.executable, "experiments/evaluate.py", f"--workdir={workdir}", "--tasks=6",

@@ -68,13 +68,13 @@ def test_a_job_that_does_not_fit_ends_with_1_and_says_what_would_make_it_fit():
         (["--topology=v4:2x2"], "topology is 'v4:2x2'; it must be a chip (v5e, v5p, v6e)"),
         (["--topology=v5p:4x4"], "v5p chips are joined in 3 dimensions"),
         pytest.param(
-            ["--backbone=no-such-model"], "no-such-model", marks=needs_libtpu
+            ["--backbone=no-such-model"], "backbone is 'no-such-model'", marks=needs_libtpu
         ),
         pytest.param(
             ["--functions=training"], "--functions names 'training'", marks=needs_libtpu
         ),
         pytest.param(
-            ["--config.mesh.fsdp=3"], "mesh", marks=needs_libtpu
+            ["--config.mesh.fsdp=3"], "does not use up the 16 devices", marks=needs_libtpu
         ),
     ],
 )  # fmt: skip
