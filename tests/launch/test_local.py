@@ -11,6 +11,8 @@ import pytest
 from tests.launch.launching import ROOT, environment, run, starts, write_plan
 
 LOCAL = ["bash", "launch/local.sh", "2", "--"]
+# A shell that runs the tests in its background has them, and all they start, ignore SIGINT.
+HEEDING_SIGINT = ["env", "--default-signal=INT"]
 
 
 def local(workdir, *plan, **changes):
@@ -65,17 +67,17 @@ def test_it_gives_up_after_so_many_restarts(action, status, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_passed_on_and_nothing_starts_again(number, tmp_path):
-    command = [*LOCAL, *write_plan(tmp_path, ["save"], ["save"])]
+    command = [*HEEDING_SIGINT, *LOCAL, *write_plan(tmp_path, ["save"], ["save"])]
     process = subprocess.Popen(command, cwd=ROOT, env=environment())
     while not (starts(tmp_path, 0) and starts(tmp_path, 1)):
         time.sleep(0.05)
     process.send_signal(number)
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=10) == 75
     assert len(starts(tmp_path, 0)) == len(starts(tmp_path, 1)) == 1
 
 
 def test_control_c_in_a_terminal_saves_like_a_signal(tmp_path):
-    command = [*LOCAL, *write_plan(tmp_path, ["save"], ["save"])]
+    command = [*HEEDING_SIGINT, *LOCAL, *write_plan(tmp_path, ["save"], ["save"])]
     parent, terminal = pty.openpty()
     process = subprocess.Popen(
         # The terminal becomes the one that controls the script, as a shell would have it.
@@ -85,7 +87,7 @@ def test_control_c_in_a_terminal_saves_like_a_signal(tmp_path):
     while not (starts(tmp_path, 0) and starts(tmp_path, 1)):
         time.sleep(0.05)
     os.write(parent, b"\x03")
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=10) == 75
     os.close(parent)
     os.close(terminal)
 
