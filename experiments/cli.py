@@ -10,8 +10,8 @@ from absl import app, logging
 
 from agemem_jax.models import weights_cache
 
-# Of mallopt(3): no mappings of their own for large blocks, nothing given back, one arena.
-_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1}
+# Of mallopt(3): no mappings of their own for large blocks, nothing ever given back, one arena.
+_MALLOC_OPTIONS = {-4: 0, -1: -1, -8: 1}
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -48,7 +48,8 @@ def keep_freed_memory() -> None:
     """The C library keeps what arrays free for the next ones, as far as it is the GNU one.
 
     Memory fresh from the system is cleared page by page when it is first touched, which
-    costs more than the arithmetic of many an array; XLA asks anew at every call.
+    costs more than the arithmetic of many an array; XLA asks anew at every call. Call this
+    before JAX is used: threads that have allocated keep arenas of their own.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

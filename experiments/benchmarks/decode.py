@@ -59,7 +59,7 @@ def time_engine(
     engine = Engine(
         EngineConfig(
             slots=slots, max_length=prompt + new, prefill_rows=slots, prefill_calls=1,
-            prefill_buckets=(prompt,), attend_buckets=(), chunk=new, weights=shapes.ORDER,
+            prefill_buckets=(prompt,), attend_buckets=(), chunk=new, weights=shapes.weights_order(),
         ),
         config, _NEVER,
     )  # fmt: skip

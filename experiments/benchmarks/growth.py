@@ -74,7 +74,7 @@ def _decode_behind(length: int, repeats: int) -> Timing:
     engine = Engine(
         EngineConfig(
             slots=16, max_length=length + _NEW, prefill_rows=1, prefill_buckets=(256,),
-            attend_buckets=(), chunk=_NEW, weights=shapes.ORDER,
+            attend_buckets=(), chunk=_NEW, weights=shapes.weights_order(),
         ),
         config, _NEVER,
     )  # fmt: skip

@@ -77,7 +77,8 @@ class Step:
         rows = shape.episodes if shape.turns > 1 else shape.prompts
         self.engine = Engine(
             EngineConfig(
-                slots=shape.episodes, max_length=length, prefill_rows=rows, weights=shapes.ORDER,
+                slots=shape.episodes, max_length=length, prefill_rows=rows,
+                weights=shapes.weights_order(),
                 prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
                 attend_buckets=tuple(range(256, length, 256)), chunk=shape.new,
             ),

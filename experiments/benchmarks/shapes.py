@@ -17,8 +17,10 @@ SMALL = DecoderConfig(
     ffn_width=704, rope=Rope(theta=10_000.0), max_positions=2048,
 )  # fmt: skip
 
-# How the engine orders weights where matrix products of few rows depend on it.
-ORDER = "stacked" if jax.default_backend() == "cpu" else "as_trained"
+
+def weights_order() -> str:
+    """How the engine orders weights where matrix products of few rows depend on it."""
+    return "stacked" if jax.default_backend() == "cpu" else "as_trained"
 
 
 def load(name: str) -> tuple[DecoderConfig, Weights]:
