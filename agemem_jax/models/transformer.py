@@ -17,7 +17,7 @@ from agemem_jax.models.attention import (
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
 from agemem_jax.models.kv_cache import Cache, write
-from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times_transposed
+from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times, times_transposed
 from agemem_jax.models.rope import rotate
 from agemem_jax.parallel import collectives, rules
 
@@ -39,7 +39,8 @@ class Projection(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(dtype)
         kernel = rules.gather(kernel, axes)
-        y = times_transposed(x, kernel) if config.stacked else scaled(self, "kernel", x @ kernel)
+        product = times_transposed if config.stacked else times
+        y = scaled(self, "kernel", product(x, kernel))
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
             y += self.param("bias", init, (self.features,), jnp.float32).astype(dtype)

@@ -98,10 +98,13 @@ def test_losses_and_parameters_are_those_of_one_device(results, name):
     (lines, params), (expected_lines, expected) = results[name], results["one"]
     assert [line["step"] for line in lines] == [1, 2, 3]
     for line, wanted in zip(lines, expected_lines, strict=True):
-        for value in ("loss", "grad_norm", "reward", "kl", "steps", "calls/Add_memory"):
+        for value in ("loss", "reward", "kl", "steps", "calls/Add_memory"):
             assert (value in line) == (value in wanted)
             if value in line:
                 assert line[value] == pytest.approx(wanted[value], abs=1e-5), value
+        # From Adam's first step on, parameters differ by some 1e-6, and gradients by more.
+        near = {"abs": 1e-5} if line["step"] == 1 else {"rel": 1e-4}
+        assert line["grad_norm"] == pytest.approx(wanted["grad_norm"], **near)
     for path, array in expected.items():
         np.testing.assert_allclose(params[path], array, rtol=0, atol=1e-5, err_msg=path)
 

@@ -44,10 +44,27 @@ def mask(
     key_start: Int[Array, "*#block"],
 ) -> Bool[Array, "*block query key"]:
     """Which query of a block sees which key of a block that starts at `key_start`."""
-    first, last, order, position = (q_info[..., i : i + 1] for i in range(4))
-    seen_until, key_position = k_info[..., 0:1, :], k_info[..., 1:2, :]
     shape = (q_info.shape[-2], k_info.shape[-1])
     index = key_start + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+    queries = (q_info[..., i : i + 1] for i in range(4))
+    return _sees(tiling, queries, (k_info[..., 0:1, :], k_info[..., 1:2, :]), index)
+
+
+def mask_by_key(
+    tiling: Tiling,
+    q_info: Int[Array, "*block 4 query"],
+    k_info: Int[Array, "*block 2 key"],
+    key_start: Int[Array, "*#block"],
+) -> Bool[Array, "*block key query"]:
+    """`mask`, turned around; `q_info`, too, so that neighbours in memory are compared at once."""
+    shape = (k_info.shape[-1], q_info.shape[-1])
+    index = key_start + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
+    queries = (q_info[..., i : i + 1, :] for i in range(4))
+    return _sees(tiling, queries, (k_info[..., 0, :, None], k_info[..., 1, :, None]), index)
+
+
+def _sees(tiling: Tiling, queries, keys, index):
+    (first, last, order, position), (seen_until, key_position) = queries, keys
     seen = (index >= first) & (index <= last) & (order < seen_until)
     if tiling.window:
         seen &= position - key_position < tiling.window

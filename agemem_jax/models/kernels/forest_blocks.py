@@ -1,9 +1,9 @@
 """Attention along the paths of a forest by XLA alone, for CPU and GPU.
 
-All blocks of queries walk together: step s takes the s-th block of keys that each of them
-needs, and there are as many steps as the block with the most needs. Axis order inside of
-the loops: [q_block, kv_head, token of a group's heads, head_dim], the rows' blocks one
-behind the other.
+Blocks of queries that need about as many blocks of keys walk together, party by party: step s
+takes the s-th block of keys that each of a party needs, and there are as many steps as the one
+with the most needs. Axis order inside of the loops: [q_block, kv_head, token of a group's heads,
+head_dim], the rows' blocks one behind the other.
 """
 
 import functools
@@ -11,9 +11,16 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.kernels.forest import MASKED, Tiling, bend, mask, needed
+from agemem_jax.models.kernels.forest import (
+    MASKED,
+    Tiling,
+    bend,
+    mask,
+    mask_by_key,
+    needed,
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -29,31 +36,68 @@ def attend(
     return _forward(tiling, query, keys, values, q_info, k_info)[0]
 
 
+_PARTIES = 4  # more would leave less waste and smaller products
+_SMALLEST_PARTY = 8
+
+
 @flax.struct.dataclass
-class _Walk:
-    """Which block of keys each block of queries takes at each step.
+class _Party:
+    """Blocks of queries that walk together.
 
     Attributes:
-      visits: index of the block of keys; the number of all blocks where nothing is left.
+      visits: index of the block of keys that each takes at each step; the number of all blocks
+        where nothing is left.
       steps: how many steps there are.
       q_info: of the blocks of queries.
-      k_info: of the blocks of keys.
-      starts: index in its row of a key block's first key.
     """
 
     visits: Int[Array, "q_block step"]
     steps: Int[Array, ""]
     q_info: Int[Array, "q_block query 4"]
+
+
+@flax.struct.dataclass
+class _Walk:
+    """Which block of keys each block of queries takes at each step.
+
+    Attributes:
+      parties: of all blocks of queries, stacked.
+      order: the blocks of queries, party by party; a number past the last one is padding.
+      k_info: of the blocks of keys.
+      starts: index in its row of a key block's first key.
+    """
+
+    parties: _Party
+    order: Int[Array, "party q_block"]
     k_info: Int[Array, "k_block 2 key"]
     starts: Int[Array, " k_block"]
 
-    def step(self, tiling: Tiling, index) -> tuple[Int[Array, " q_block"], Bool[Array, "..."]]:
+    def step(self, tiling: Tiling, party: _Party, index):
         """The blocks of keys taken, and what of them is seen, [q_block, 1, 1, query, key]."""
-        taken = jax.lax.dynamic_index_in_dim(self.visits, index, axis=1, keepdims=False)
-        start = self.starts.at[taken].get(mode="clip")[:, None, None]
-        seen = mask(tiling, self.q_info, self.k_info.at[taken].get(mode="clip"), start)
-        seen &= (taken < len(self.starts))[:, None, None]
+        taken, seen = self._step(functools.partial(mask, tiling), party.q_info, party, index)
         return taken, seen[:, None, None]
+
+    def step_by_key(self, tiling: Tiling, party: _Party, index):
+        """The blocks of keys taken, and what of them is seen, [q_block, 1, key, 1, query]."""
+        q_info = party.q_info.swapaxes(1, 2)
+        taken, seen = self._step(functools.partial(mask_by_key, tiling), q_info, party, index)
+        return taken, seen[:, None, :, None]
+
+    def _step(self, compare, q_info, party: _Party, index):
+        taken = jax.lax.dynamic_index_in_dim(party.visits, index, axis=1, keepdims=False)
+        start = self.starts.at[taken].get(mode="clip")[:, None, None]
+        seen = compare(q_info, self.k_info.at[taken].get(mode="clip"), start)
+        return taken, seen & (taken < len(self.starts))[:, None, None]
+
+    def divide(self, blocks):
+        """Blocks of queries by party."""
+        return blocks.at[self.order].get(mode="clip")
+
+    def unite(self, blocks, count: int):
+        """The inverse of `divide`."""
+        blocks = blocks.reshape(-1, *blocks.shape[2:])
+        places = jnp.zeros(count, jnp.int32).at[self.order.ravel()]
+        return blocks[places.set(jnp.arange(len(blocks)), mode="drop")]
 
 
 def _walk(tiling: Tiling, q_info, k_info) -> _Walk:
@@ -61,12 +105,21 @@ def _walk(tiling: Tiling, q_info, k_info) -> _Walk:
     rows, _, count = need.shape
     own = jnp.sort(jnp.where(need > 0, jnp.arange(count), count), axis=-1)
     first = jnp.arange(rows)[:, None, None] * count
-    visits = jnp.where(own < count, first + own, rows * count)
+    visits = jnp.where(own < count, first + own, rows * count).reshape(-1, count)
     k_blocks = k_info.reshape(rows, 2, count, tiling.keys).swapaxes(1, 2)
+    needs = jnp.sum(need, axis=-1).ravel()
+    parties = min(_PARTIES, max(1, len(needs) // _SMALLEST_PARTY))
+    size = -(-len(needs) // parties)
+    pad = -len(needs) % size
+    order = jnp.argsort(needs, descending=True)
+    order = jnp.pad(order, (0, pad), constant_values=len(needs)).reshape(-1, size)
     return _Walk(
-        visits=visits.reshape(-1, count),
-        steps=jnp.max(jnp.sum(need, axis=-1)),
-        q_info=q_info.reshape(-1, tiling.queries, 4),
+        parties=_Party(
+            visits=visits.at[order].get(mode="fill", fill_value=rows * count),
+            steps=jnp.max(needs.at[order].get(mode="fill", fill_value=0), axis=1),
+            q_info=q_info.reshape(-1, tiling.queries, 4).at[order].get(mode="clip"),
+        ),
+        order=order,
         k_info=k_blocks.reshape(-1, 2, tiling.keys),
         starts=jnp.tile(jnp.arange(count) * tiling.keys, rows),
     )
@@ -117,9 +170,9 @@ def _forward(tiling: Tiling, query, keys, values, q_info, k_info):
     q = _query_blocks(tiling, query, kv_heads)
     k, v = _key_blocks(tiling, keys), _key_blocks(tiling, values)
 
-    def step(index, carry):
+    def step(party, q, index, carry):
         top, total, mixed = carry
-        taken, seen = walk.step(tiling, index)
+        taken, seen = walk.step(tiling, party, index)
         score, _ = bend(tiling, _times_transposed(q, k.at[taken].get(mode="clip")))
         split = (*score.shape[:2], group, tiling.queries, tiling.keys)
         score = jnp.where(seen, score.reshape(split), MASKED).reshape(score.shape)
@@ -131,14 +184,20 @@ def _forward(tiling: Tiling, query, keys, values, q_info, k_info):
         share = share.astype(v.dtype)
         return highest, total, shrink * mixed + _times(share, v.at[taken].get(mode="clip"))
 
-    column = (*q.shape[:3], 1)
-    carry = (jnp.full(column, MASKED), jnp.zeros(column), jnp.zeros(q.shape, jnp.float32))
-    top, total, mixed = jax.lax.fori_loop(0, walk.steps, step, carry)
-    anything = top > MASKED / 2
-    mixed = jnp.where(anything, mixed / jnp.where(anything, total, 1.0), 0.0)
-    # A score of MASKED less this is 0 after the exponential, also where nothing was seen.
-    log_sum = jnp.where(anything, top + jnp.log(jnp.where(anything, total, 1.0)), 0.0)
-    mixed = _query_rows(tiling, mixed.astype(query.dtype), query.shape)
+    def walk_together(member):
+        party, q = member
+        column = (*q.shape[:3], 1)
+        carry = (jnp.full(column, MASKED), jnp.zeros(column), jnp.zeros(q.shape, jnp.float32))
+        carry = jax.lax.fori_loop(0, party.steps, functools.partial(step, party, q), carry)
+        top, total, mixed = carry
+        anything = top > MASKED / 2
+        mixed = jnp.where(anything, mixed / jnp.where(anything, total, 1.0), 0.0)
+        # A score of MASKED less this is 0 after the exponential, also where nothing was seen.
+        log_sum = jnp.where(anything, top + jnp.log(jnp.where(anything, total, 1.0)), 0.0)
+        return mixed.astype(q.dtype), log_sum
+
+    mixed, log_sum = jax.lax.map(walk_together, (walk.parties, walk.divide(q)))
+    mixed = _query_rows(tiling, walk.unite(mixed, len(q)), query.shape)
     return mixed, (query, keys, values, q_info, k_info, mixed, log_sum)
 
 
@@ -148,31 +207,41 @@ def _backward(tiling: Tiling, saved, grad):
     kv_heads, group = keys.shape[1], query.shape[1] // keys.shape[1]
     q, out, grad = (_query_blocks(tiling, x, kv_heads) for x in (query, mixed, grad))
     k, v = _key_blocks(tiling, keys), _key_blocks(tiling, values)
-    delta = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)[:, :, None]
-    log_sum = log_sum.swapaxes(2, 3)
+    split = (kv_heads, 1, group, tiling.queries)
+    delta = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    delta, log_sum = delta.reshape(-1, *split), log_sum.reshape(*log_sum.shape[:2], *split)
 
-    def step(index, carry):
+    def step(party, q, grad, delta, log_sum, index, carry):
         # Scores stand as [key, query] here: products over queries, of which there are two,
-        # then need no transposed copy.
+        # then need no transposed copy. What lies between products keeps heads and tokens apart:
+        # XLA's CPU backend counts every index by division where they are put together half way.
         q_grad, k_grad, v_grad = carry
-        taken, seen = walk.step(tiling, index)
+        taken, seen = walk.step_by_key(tiling, party, index)
         k_taken, v_taken = (x.at[taken].get(mode="clip") for x in (k, v))
-        score, bent = bend(tiling, _times_transposed(k_taken, q))
-        split = (*score.shape[:3], group, tiling.queries)
-        seen = jnp.moveaxis(seen, 4, 2)  # [q_block, 1, key, 1, query]
-        score = jnp.where(seen, score.reshape(split), MASKED).reshape(score.shape)
-        share = jnp.exp(score - log_sum)
-        slope = share * (_times_transposed(v_taken, grad) - delta)
+        flat = (*k_taken.shape[:3], group * tiling.queries)
+        apart = (*k_taken.shape[:3], group, tiling.queries)
+        score, bent = bend(tiling, _times_transposed(k_taken, q).reshape(apart))
+        share = jnp.exp(jnp.where(seen, score, MASKED) - log_sum)
+        slope = share * (_times_transposed(v_taken, grad).reshape(apart) - delta)
         if bent is not None:
             slope *= 1.0 - bent * bent
-        slope = (slope * tiling.scale).astype(q.dtype)
+        slope = (slope * tiling.scale).astype(q.dtype).reshape(flat)
         q_grad += _times(slope.swapaxes(2, 3), k_taken)
         k_grad = k_grad.at[taken].add(_times(slope, q), mode="drop")
-        v_grad = v_grad.at[taken].add(_times(share.astype(grad.dtype), grad), mode="drop")
-        return q_grad, k_grad, v_grad
+        share = share.astype(grad.dtype).reshape(flat)
+        return q_grad, k_grad, v_grad.at[taken].add(_times(share, grad), mode="drop")
 
-    carry = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
-    q_grad, k_grad, v_grad = jax.lax.fori_loop(0, walk.steps, step, carry)
+    def walk_together(carry, member):
+        party, q, *rest = member
+        begin = (jnp.zeros(q.shape, jnp.float32), *carry)
+        party_step = functools.partial(step, party, q, *rest)
+        q_grad, *carry = jax.lax.fori_loop(0, party.steps, party_step, begin)
+        return tuple(carry), q_grad
+
+    carry = tuple(jnp.zeros(x.shape, jnp.float32) for x in (k, v))
+    members = (walk.parties, *(walk.divide(x) for x in (q, grad, delta)), log_sum)
+    (k_grad, v_grad), q_grad = jax.lax.scan(walk_together, carry, members)
+    q_grad = walk.unite(q_grad, len(q))
     return (
         _query_rows(tiling, q_grad.astype(query.dtype), query.shape),
         _key_rows(k_grad.astype(keys.dtype), keys.shape),
