@@ -13,14 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.kernels.forest import (
-    MASKED,
-    Tiling,
-    bend,
-    mask,
-    mask_by_key,
-    needed,
-)
+from agemem_jax.models.kernels.forest import MASKED, Tiling, bend, mask, mask_by_key, needed
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -37,7 +30,7 @@ def attend(
 
 
 _PARTIES = 4  # more would leave less waste and smaller products
-_SMALLEST_PARTY = 8
+_SMALLEST_PARTY = 8  # blocks; fewer make products too small
 
 
 @flax.struct.dataclass
