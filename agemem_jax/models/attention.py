@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.models.kernels.decode_attention import decode_attention
-from agemem_jax.models.kernels.forest import MASKED, Tiling
+from agemem_jax.models.kernels import compiled, decode_cpu, decode_pallas
+from agemem_jax.models.kernels.forest import MASKED, Tiling, uses_pallas
 from agemem_jax.models.kernels.forest_attention import cache_attention, forest_attention
 
 # Queries and keys per block of packed attention. Small ones follow the forest closely. A TPU reads
@@ -31,7 +31,7 @@ class Scoring:
       scale: what the products of queries and keys are multiplied with.
       softcap: c of c * tanh(score / c); 0 is none.
       window: how many tokens back attention reaches, the token itself counted; 0 is all.
-      implementation: "plain", "pallas" or "pallas_interpreted", see `DecoderConfig`.
+      implementation: see `DecoderConfig.attention`.
     """
 
     scale: float
@@ -48,12 +48,15 @@ def choose_implementation(configured: str) -> str:
     """What "auto" means for the default device."""
     if configured != "auto":
         return configured
-    return "pallas" if jax.default_backend() == "tpu" else "plain"
+    backend = jax.default_backend()
+    if backend == "cpu" and compiled.available():
+        return "cpp"
+    return "pallas" if backend == "tpu" else "plain"
 
 
 def transposes_keys(configured: str) -> bool:
-    """Whether caches hold keys as [head_dim, length], for products without a kernel."""
-    return choose_implementation(configured) == "plain"
+    """Whether caches hold keys as [head_dim, length], as all want them but the kernels of TPUs."""
+    return not uses_pallas(choose_implementation(configured))
 
 
 def cache_mask(
@@ -78,15 +81,21 @@ def attend_cache(
       query: of the tokens.
       keys, values: the parts of the cache, one behind the other; keys as `transposes_keys` says.
       positions: where the tokens stand.
-      scoring: how. A kernel runs where the cache is one part that divides into its blocks, as
-        must several tokens.
+      scoring: how. A kernel of TPUs runs where the cache is one part that divides into its
+        blocks, as must several tokens.
     """
     tokens, length = query.shape[1], values[0].shape[2]
+    if scoring.implementation == "cpp" and tokens == 1 and decode_cpu.supports(query.shape[-1]):
+        mixed = decode_cpu.attend(
+            query[:, 0], keys, values, positions[:, 0],
+            scale=scoring.scale, softcap=scoring.softcap, window=scoring.window,
+        )  # fmt: skip
+        return mixed[:, None]
     block = next((size for size in KERNEL_BLOCKS if length % size == 0), 0)
-    if scoring.implementation != "plain" and len(keys) == 1 and block:
+    if uses_pallas(scoring.implementation) and len(keys) == 1 and block:
         if tokens == 1:
             tiling = scoring.tiling(1, block)
-            mixed = decode_attention(query[:, 0], keys[0], values[0], positions[:, 0], tiling)
+            mixed = decode_pallas.attend(query[:, 0], keys[0], values[0], positions[:, 0], tiling)
             return mixed[:, None]
         queries = next((size for size in KERNEL_BLOCKS if tokens % size == 0), 0)
         if queries:
@@ -169,7 +178,7 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
             for before, own in zip(shared, (keys, values), strict=True)
         )
     block = BLOCK
-    if scoring.implementation != "plain":
+    if uses_pallas(scoring.implementation):
         tokens = query.shape[1]
         block = next((b for b in KERNEL_BLOCKS if tokens % b == 0), KERNEL_BLOCKS[-1])
     mixed = forest_attention(

@@ -6,7 +6,7 @@ from agemem_jax.models.rope import Rope
 
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("silu", "gelu_tanh")
-ATTENTIONS = ("auto", "plain", "pallas", "pallas_interpreted")
+ATTENTIONS = ("auto", "plain", "cpp", "pallas", "pallas_interpreted")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -44,8 +44,10 @@ class DecoderConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices while training.
       compute_dtype: "float32" or "bfloat16"; parameters stay as they are.
       remat: recompute layers in the backward pass instead of keeping activations.
-      attention: "plain" JAX, or the "pallas" kernels of TPUs; "auto" is "pallas" where a TPU
-        is the default device. "pallas_interpreted" runs the kernels anywhere, slowly.
+      attention: "plain" JAX; "cpp", which is plain but for a C++ kernel of CPUs that decodes;
+        or the "pallas" kernels of TPUs. "auto" takes what suits the default device: on a CPU
+        "cpp", if there is a C++ compiler. "pallas_interpreted" runs the kernels of TPUs
+        anywhere, slowly.
       stacked: whether parameters are as `stacking.py` orders them, for rollouts on CPU.
     """
 

@@ -81,7 +81,7 @@ class ModelConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices in updates.
       lora_targets: projections that carry LoRA matrices.
       remat: recompute layers in the backward pass instead of keeping activations.
-      attention: "plain", "pallas" (kernels of TPUs), or "auto" by the device.
+      attention: "plain", "cpp" (kernels of CPUs), "pallas" (of TPUs), or "auto" by the device.
     """
 
     init: Literal["pretrained", "random"] = "pretrained"

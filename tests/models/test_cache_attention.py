@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agemem_jax.models.attention import Scoring, attend_cache
-from agemem_jax.models.kernels.decode_attention import decode_attention
+from agemem_jax.models.kernels import decode_pallas
 from agemem_jax.models.kernels.forest import Tiling
 
 SLOTS, HEADS, KV_HEADS, LENGTH, DIM = 5, 6, 2, 32, 8
@@ -28,7 +28,7 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
         for key in keys[1:]
     ]
     positions = jnp.array([0, 7, 8, 30, LENGTH])  # the last one is past the cache: idle
-    found = decode_attention(query, *cache, positions, tiling)
+    found = decode_pallas.attend(query, *cache, positions, tiling)
     scoring = Scoring(tiling.scale, tiling.softcap, tiling.window)
     one_part = (cache[0].swapaxes(2, 3),), (cache[1],)
     wanted = attend_cache(query[:, None], *one_part, positions[:, None], scoring)[:, 0]
@@ -39,14 +39,14 @@ def test_a_token_attends_to_its_cache_as_with_a_mask(change, cache_dtype):
 def test_what_lies_behind_the_token_is_not_read():
     query = jnp.ones((1, HEADS, DIM))
     cache = jnp.ones((1, KV_HEADS, LENGTH, DIM)).at[:, :, 8:].set(jnp.nan)
-    found = decode_attention(query, cache, cache, jnp.array([7]), TILING)
+    found = decode_pallas.attend(query, cache, cache, jnp.array([7]), TILING)
     np.testing.assert_allclose(found, 1.0, atol=1e-6)
 
 
 def test_a_cache_that_does_not_divide_into_blocks_is_refused():
     cache = jnp.ones((1, KV_HEADS, 30, DIM))
     with pytest.raises(ValueError, match="30 tokens does not divide into blocks of 8"):
-        decode_attention(jnp.ones((1, HEADS, DIM)), cache, cache, jnp.array([7]), TILING)
+        decode_pallas.attend(jnp.ones((1, HEADS, DIM)), cache, cache, jnp.array([7]), TILING)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
 
+def uses_pallas(implementation: str) -> bool:
+    """Whether the kernels of TPUs are meant."""
+    return implementation in ("pallas", "pallas_interpreted")
+
+
 @dataclasses.dataclass(frozen=True)
 class Tiling:
     """Static settings.
@@ -21,7 +26,7 @@ class Tiling:
     Attributes:
       scale, softcap, window: see `attention.Scoring`.
       queries, keys: tokens of a block.
-      implementation: "plain", "pallas" or "pallas_interpreted", see `DecoderConfig`.
+      implementation: see `DecoderConfig.attention`.
     """
 
     scale: float

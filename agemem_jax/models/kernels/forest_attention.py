@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from agemem_jax.models.kernels import forest_blocks, forest_pallas
-from agemem_jax.models.kernels.forest import Tiling
+from agemem_jax.models.kernels.forest import Tiling, uses_pallas
 
 
 def forest_attention(
@@ -55,7 +55,7 @@ def forest_attention(
     # are seen by none.
     q_info = jnp.pad(q_info, ((0, 0), (0, pad_q), (0, 0)), constant_values=-1)
     k_info = jnp.pad(k_info, ((0, 0), (0, 0), (0, pad_k)), constant_values=-1)
-    attend = forest_blocks.attend if tiling.implementation == "plain" else forest_pallas.attend
+    attend = forest_pallas.attend if uses_pallas(tiling.implementation) else forest_blocks.attend
     mixed = attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
     return mixed[:, :, :tokens]
 

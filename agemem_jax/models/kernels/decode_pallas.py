@@ -1,4 +1,4 @@
-"""Attention of one new token per slot over the slot's cache on TPU.
+"""Attention of one new token per slot over the slot's cache on TPUs.
 
 Each slot reads its cache as far as it is filled: blocks behind the last token are neither
 fetched nor computed. Softmax runs over blocks of keys as they come.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from agemem_jax.models.kernels.forest import MASKED, Tiling
 
 
-def decode_attention(
+def attend(
     query: Float[Array, "slot head head_dim"],
     keys: Float[Array, "slot kv_head length head_dim"],
     values: Float[Array, "slot kv_head length head_dim"],

@@ -1,0 +1,82 @@
+"""The C++ kernels for CPUs: compiled on first use, and kept beside the weights.
+
+The compiler is `$CXX`, or the system's. Without one everything runs as XLA compiles it.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import logging
+
+from agemem_jax.models import weights_cache
+
+_COMPILERS = ("c++", "g++", "clang++")
+
+
+def available() -> bool:
+    """Whether the kernels are, or can be, compiled here."""
+    return _library() is not None
+
+
+def call(target: str, result: jax.ShapeDtypeStruct) -> Callable[..., jax.Array]:
+    """The kernel of this name, as `jax.ffi.ffi_call` gives it; they are `available`."""
+    _register(target)
+    return jax.ffi.ffi_call(target, result)
+
+
+@functools.cache
+def _register(target: str) -> None:
+    handler = getattr(_library(), target)
+    jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The kernels as this compiler makes them for this processor."""
+    named = os.environ.get("CXX")
+    compiler = named or next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        logging.info("No C++ compiler was found; with one, CPUs would decode faster.")
+        return None
+    try:
+        return ctypes.CDLL(os.fspath(_compile(shlex.split(compiler))))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        logging.warning("The C++ kernels were not compiled, so CPUs decode slower: %s", reason)
+        return None
+
+
+def _compile(compiler: Sequence[str]) -> pathlib.Path:
+    folder = pathlib.Path(__file__).parent
+    sources, headers = sorted(folder.glob("*.cc")), sorted(folder.glob("*.h"))
+    arm = platform.machine() in ("aarch64", "arm64")
+    command = [
+        *compiler, "-std=c++17", "-O3", "-mcpu=native" if arm else "-march=native", "-fPIC",
+        "-isystem", jax.ffi.include_dir(),
+    ]  # fmt: skip
+    # The macros tell the compiler's version, and what the processor can do.
+    macros = _run([*command, "-dM", "-E", "-x", "c++", os.devnull])
+    contents = (*command, macros, *(path.read_text() for path in (*sources, *headers)))
+    key = hashlib.sha256("\0".join(contents).encode()).hexdigest()[:16]
+    library = weights_cache.cache_directory() / "kernels" / f"{key}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as beside:
+            made = pathlib.Path(beside) / library.name
+            _run([*command, "-shared", *map(os.fspath, sources), "-o", os.fspath(made)])
+            made.replace(library)  # whole, or not at all
+    return library
+
+
+def _run(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
