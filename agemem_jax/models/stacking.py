@@ -1,8 +1,9 @@
 """Weights in the order in which a CPU multiplies a few rows fastest, for rollouts.
 
 A layer's queries, keys and values become one matrix, and its gate and up-projection
-another; all matrices become [output, input], and LoRA is merged. The result computes the
-same, is for sampling only, and is a second copy of the weights.
+another; all matrices become [output, input], which is what `kernels/product_cpu.py` reads, and
+LoRA is merged. The result computes the same, is for sampling only, and is a second copy of the
+weights.
 """
 
 import dataclasses

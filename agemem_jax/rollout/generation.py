@@ -31,7 +31,7 @@ class EngineConfig:
         out, so that the host's work costs the device no time, but a finished slot waits one
         chunk longer for what comes next. It pays where the device is not the host's CPU.
       cache_dtype: "float32" or "bfloat16".
-      weights: "as_trained"; "stacked", a copy whose order suits CPUs (see
+      weights: "as_trained"; "stacked", a copy whose order suits CPUs and their kernels (see
         `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
         `sampling_gap_max` then tells how far log-probabilities moved.
     """
