@@ -44,6 +44,7 @@ class Shape:
       prompt: their tokens.
       turns, new: actions of an episode, and tokens of each.
       observation: tokens between two turns.
+      rows: groups that pass through an update at once.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Shape:
     turns: int = 1
     new: int = 64
     observation: int = 0
+    rows: int = 1
 
     @property
     def episodes(self) -> int:
@@ -87,8 +89,8 @@ class Step:
         # One row holds a whole group: the prompt once, and what K rollouts add to it.
         row = shape.prompt + group * (length - shape.prompt)
         self.packing = PackingConfig(
-            row_lengths=(row,), max_targets=group * shape.turns * shape.new, rows=1,
-            max_microbatches=shape.prompts,
+            row_lengths=(row,), max_targets=group * shape.turns * shape.new, rows=shape.rows,
+            max_microbatches=-(-shape.prompts // shape.rows),
         )  # fmt: skip
         self.score = update.make_score(self.config)
         self.update = update.make_update(self.config, GRPO, OPTIMIZER)
@@ -101,6 +103,7 @@ class Step:
         starts = rng.integers(10, size, (shape.prompts, shape.prompt))
         history = [list(starts[i // GRPO.group_size]) for i in range(shape.episodes)]
         recorders = [SegmentRecorder() for _ in range(shape.episodes)]
+        keys = iter(jax.random.split(jax.random.key(seed), shape.turns * shape.episodes))
         for turn in range(shape.turns):
             if turn:
                 if not keep:
@@ -108,9 +111,8 @@ class Step:
                 for tokens in history:
                     tokens += rng.integers(10, size, shape.observation).tolist()
             for slot, tokens in enumerate(history):
-                key = jax.random.fold_in(jax.random.key(seed), slot * shape.turns + turn)
                 prompt = tuple(map(int, tokens))
-                self.engine.submit(GenerationRequest(slot, prompt, shape.new, key))
+                self.engine.submit(GenerationRequest(slot, prompt, shape.new, next(keys)))
             while self.engine.pending:
                 for done in self.engine.step():
                     before = history[done.slot]
@@ -156,7 +158,10 @@ SINGLE = {
     "SmolLM2-135M": Shape("smollm2-135m"),
     "small": Shape("small"),
 }
-MULTI = {turns: Shape("small", prompt=64, turns=turns, new=32, observation=32) for turns in (4, 8)}
+MULTI = {
+    turns: Shape("small", prompt=64, turns=turns, new=32, observation=32, rows=2)
+    for turns in (4, 8)
+}
 
 
 def run(options: Options) -> list[Case]:
