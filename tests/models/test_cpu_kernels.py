@@ -119,7 +119,7 @@ def test_few_rows_times_a_matrix(rows, outputs, inputs):
 
 
 @needs_compiler
-def test_a_large_product_is_shared_between_threads():
+def test_a_large_product_is_the_same_whichever_threads_compute_it():
     x, matrix = draw(9, 300), draw(3000, 300, seed=1)
     found = [np.asarray(product_cpu.times_transposed(x, matrix)) for _ in range(20)]
     np.testing.assert_allclose(found[0], x.astype(np.float64) @ matrix.T, atol=1e-4)
