@@ -16,10 +16,24 @@
 
 namespace agemem {
 
+// Numbers in one of the processor's vectors, and how many of these its registers hold as sums,
+// beside what is added. Wider ones some compilers take apart, number by number.
+#if defined(__AVX512F__)
 constexpr int64_t kLanes = 16;
+constexpr int kSums = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kLanes = 8;
+constexpr int kSums = 8;
+#elif defined(__aarch64__)
+constexpr int64_t kLanes = 4;
+constexpr int kSums = 16;
+#else
+constexpr int64_t kLanes = 4;
+constexpr int kSums = 8;
+#endif
 
-// Compilers make of these what the processor has.
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
 
 inline Floats Load(const float* from) {
   Floats x;
@@ -27,7 +41,58 @@ inline Floats Load(const float* from) {
   return x;
 }
 
+// A vector that is used several times. GCC would read it again each time, which with 512 bits, and
+// half as many loads, does not matter.
+inline Floats LoadOnce(const float* from) {
+  Floats x = Load(from);
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  asm("" : "+x"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+  return x;
+}
+
 inline void Store(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
+
+// e to the power of x <= 0, in two parts: `scale`, a power of 2, and `scale` times what is missing
+// to the whole. Both are 0 where it is less than 1e-38.
+struct Exponential {
+  Floats scale, rest;
+};
+
+inline Exponential ExpInParts(Floats x) {
+  x = x < -88.0f ? Floats{} - 88.0f : x;  // whose exponent below has no bits
+  constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction
+  const Floats power = (x * 1.44269504f + kRounding) - kRounding;
+  // log(2) in two parts, so that the product with the first is exact.
+  const Floats rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
+  Floats series = rest * (1.0f / 5040) + 1.0f / 720;
+  series = series * rest + 1.0f / 120;
+  series = series * rest + 1.0f / 24;
+  series = series * rest + 1.0f / 6;
+  series = series * rest + 0.5f;
+  series = series * rest * rest + rest;
+  const Integers bits = (__builtin_convertvector(power, Integers) + 127) << 23;
+  Exponential parts;
+  std::memcpy(&parts.scale, &bits, sizeof(bits));
+  parts.rest = series * parts.scale;
+  return parts;
+}
+
+// e to the power of x <= 0, to 2 units in the last place; 0 for what is less than 1e-38.
+inline Floats Exp(Floats x) {
+  const Exponential parts = ExpInParts(x);
+  return parts.scale + parts.rest;
+}
+
+// As exact near 0, too, since nothing near 1 is subtracted from 1.
+inline Floats Tanh(Floats x) {
+  const Exponential parts = ExpInParts(x < 0.0f ? 2.0f * x : -2.0f * x);
+  const Floats less = (parts.scale - 1.0f) + parts.rest;  // than 1, of e^(-2|x|)
+  const Floats size = -less / (less + 2.0f);
+  return x < 0.0f ? -size : size;
+}
 
 // Room for numbers, none of whose vectors lies across two lines of a processor's cache: reading
 // such a one takes twice as long.

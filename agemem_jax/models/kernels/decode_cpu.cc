@@ -4,7 +4,6 @@
 // thread, so results do not depend on how many there are. Python's side is decode_cpu.py.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -17,15 +16,17 @@
 namespace {
 
 namespace ffi = xla::ffi;
+using agemem::Exp;
 using agemem::Floats;
 using agemem::kLanes;
+using agemem::kSums;
 using agemem::Load;
 using agemem::Store;
+using agemem::Tanh;
 
 constexpr int64_t kFoldedDims = 4;  // of a key that one pass over the scores adds
 constexpr int64_t kMostHeads = 4;   // that share what is read of a cache
 
-typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 
@@ -53,25 +54,6 @@ float LoadOne(const BFloat16* from) {
 
 int64_t RoundDown(int64_t x) { return x / kLanes * kLanes; }
 int64_t RoundUp(int64_t x) { return RoundDown(x + kLanes - 1); }
-
-// e to the power of x <= 0, to 2 units in the last place; 1e-38 for what is smaller.
-Floats Exp(Floats x) {
-  x = x < -87.0f ? Floats{} - 87.0f : x;
-  constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction
-  const Floats power = (x * 1.44269504f + kRounding) - kRounding;
-  // log(2) in two parts, so that the product with the first is exact.
-  const Floats rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
-  Floats series = rest * (1.0f / 5040) + 1.0f / 720;
-  series = series * rest + 1.0f / 120;
-  series = series * rest + 1.0f / 24;
-  series = series * rest + 1.0f / 6;
-  series = series * rest + 0.5f;
-  series = series * rest * rest + rest + 1.0f;
-  const Integers bits = (__builtin_convertvector(power, Integers) + 127) << 23;
-  Floats scale;
-  std::memcpy(&scale, &bits, sizeof(scale));
-  return series * scale;
-}
 
 // A stretch of the cache: keys [slot, kv_head, head_dim, length] and values
 // [slot, kv_head, length, head_dim].
@@ -142,10 +124,12 @@ void Mix(const float* shares, int64_t stride, const T* values, int64_t dim, int6
 // Turns the scores `begin` to `end` into weights of at most 1, and returns their sum. What fills up
 // the vectors at both ends gets weights of nothing.
 float Weigh(float* scores, int64_t begin, int64_t end, float softcap) {
-  if (softcap != 0) {
-    for (int64_t at = begin; at < end; ++at) scores[at] = softcap * std::tanh(scores[at] / softcap);
-  }
   const int64_t first = RoundDown(begin), last = RoundUp(end);
+  if (softcap != 0) {
+    for (int64_t at = first; at < last; at += kLanes) {
+      Store(scores + at, softcap * Tanh(Load(scores + at) / softcap));
+    }
+  }
   constexpr float kUnseen = -std::numeric_limits<float>::infinity();
   std::fill(scores + first, scores + begin, kUnseen);
   std::fill(scores + end, scores + last, kUnseen);
@@ -202,9 +186,10 @@ void AttendHeads(const float* query, const std::vector<Part<T>>& parts, int64_t 
   std::fill_n(mixed, kHeads * dim, 0.0f);
   for_each_part([&](const Part<T>& part, int64_t start, int64_t first, int64_t last) {
     const T* values = part.values + pair * dim * part.length;
+    constexpr int kVectors = kSums / kMostHeads;
     int64_t d = 0;
-    for (; d + 4 * kLanes <= dim; d += 4 * kLanes) {
-      Mix<kHeads, 4>(scores + start, stride, values + d, dim, first, last, mixed + d);
+    for (; d + kVectors * kLanes <= dim; d += kVectors * kLanes) {
+      Mix<kHeads, kVectors>(scores + start, stride, values + d, dim, first, last, mixed + d);
     }
     for (; d < dim; d += kLanes) {
       Mix<kHeads, 1>(scores + start, stride, values + d, dim, first, last, mixed + d);

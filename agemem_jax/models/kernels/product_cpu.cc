@@ -16,10 +16,11 @@ namespace {
 namespace ffi = xla::ffi;
 using agemem::Floats;
 using agemem::kLanes;
-using agemem::Load;
+using agemem::kSums;
+using agemem::LoadOnce;
 using Matrix = ffi::Buffer<ffi::F32, 2>;
 
-constexpr int kOutputs = 8;                    // that are summed up side by side
+constexpr int64_t kMostRows = 32;
 constexpr int64_t kLine = 64 / sizeof(float);  // numbers in a line of a processor's cache
 
 // `kCount` outputs of all rows. `columns` holds the rows turned around, [inputs, vector, lane], and
@@ -30,7 +31,7 @@ void Multiply(const float* matrix, const float* next, const float* columns, int6
   Floats sum[kCount][kVectors] = {};
   const auto add = [&](int64_t i) {
     Floats x[kVectors];
-    for (int v = 0; v < kVectors; ++v) x[v] = Load(columns + (i * kVectors + v) * kLanes);
+    for (int v = 0; v < kVectors; ++v) x[v] = LoadOnce(columns + (i * kVectors + v) * kLanes);
     for (int j = 0; j < kCount; ++j) {
       for (int v = 0; v < kVectors; ++v) sum[j][v] += matrix[j * inputs + i] * x[v];
     }
@@ -55,6 +56,7 @@ void Multiply(const float* matrix, const float* next, const float* columns, int6
 template <int kVectors>
 void MultiplyAll(ffi::ThreadPool& pool, const float* x, const float* matrix, int64_t rows,
                  int64_t inputs, int64_t outputs, float* product) {
+  constexpr int kOutputs = std::min(8, kSums / kVectors);  // that are summed up side by side
   const auto columns = std::make_shared<agemem::Room>(inputs * kVectors * kLanes);
   std::fill_n(columns->data(), inputs * kVectors * kLanes, 0.0f);
   for (int64_t row = 0; row < rows; ++row) {
@@ -81,12 +83,21 @@ void MultiplyAll(ffi::ThreadPool& pool, const float* x, const float* matrix, int
   agemem::RunInTurns(pool, threads, (outputs + taken - 1) / taken, run);
 }
 
+// Of twice as many vectors until they hold all rows.
+template <int kVectors>
+auto MultiplyFor(int64_t rows) {
+  if constexpr (kVectors * kLanes < kMostRows) {
+    if (rows > kVectors * kLanes) return MultiplyFor<2 * kVectors>(rows);
+  }
+  return MultiplyAll<kVectors>;
+}
+
 // Arguments: rows [row, input] and a matrix [output, input]. Result: [row, output].
 ffi::Error Times(ffi::ThreadPool pool, Matrix x, Matrix matrix, ffi::Result<Matrix> product) {
   const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1];
   const int64_t outputs = matrix.dimensions()[0];
-  const auto multiply_all = rows <= kLanes ? MultiplyAll<1> : MultiplyAll<2>;
-  if (rows > 2 * kLanes) return ffi::Error::InvalidArgument("These are too many rows.");
+  if (rows > kMostRows) return ffi::Error::InvalidArgument("These are too many rows.");
+  const auto multiply_all = MultiplyFor<1>(rows);
   multiply_all(pool, x.typed_data(), matrix.typed_data(), rows, inputs, outputs,
                product->typed_data());
   return ffi::Error::Success();
