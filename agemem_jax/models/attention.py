@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.models.kernels import compiled, decode_cpu, decode_pallas
+from agemem_jax.models.kernels import compiled, decode_cpu, decode_pallas, forest_cpu
 from agemem_jax.models.kernels.forest import MASKED, Tiling, uses_pallas
 from agemem_jax.models.kernels.forest_attention import cache_attention, forest_attention
 
@@ -44,19 +44,20 @@ class Scoring:
         return Tiling(self.scale, self.softcap, self.window, queries, keys, self.implementation)
 
 
-def choose_implementation(configured: str) -> str:
-    """What "auto" means for the default device."""
-    if configured != "auto":
-        return configured
-    backend = jax.default_backend()
-    if backend == "cpu" and compiled.available():
-        return "cpp"
-    return "pallas" if backend == "tpu" else "plain"
+def choose_implementation(configured: str, head_dim: int) -> str:
+    """What "auto" means for the default device, and "cpp" for heads that its vectors do not fit."""
+    chosen = configured
+    if configured == "auto":
+        backend = jax.default_backend()
+        with_compiler = backend == "cpu" and compiled.available()
+        chosen = "pallas" if backend == "tpu" else "cpp" if with_compiler else "plain"
+    return "plain" if chosen == "cpp" and not compiled.supports(head_dim) else chosen
 
 
 def transposes_keys(configured: str) -> bool:
     """Whether caches hold keys as [head_dim, length], as all want them but the kernels of TPUs."""
-    return not uses_pallas(choose_implementation(configured))
+    on_tpu = configured == "auto" and jax.default_backend() == "tpu"
+    return not (on_tpu or uses_pallas(configured))
 
 
 def cache_mask(
@@ -85,7 +86,7 @@ def attend_cache(
         blocks, as must several tokens.
     """
     tokens, length = query.shape[1], values[0].shape[2]
-    if scoring.implementation == "cpp" and tokens == 1 and decode_cpu.supports(query.shape[-1]):
+    if scoring.implementation == "cpp" and tokens == 1:
         mixed = decode_cpu.attend(
             query[:, 0], keys, values, positions[:, 0],
             scale=scoring.scale, softcap=scoring.softcap, window=scoring.window,
@@ -178,7 +179,9 @@ def attend_packed(query, keys, values, positions, packing: Packing, prefix, scor
             for before, own in zip(shared, (keys, values), strict=True)
         )
     block = BLOCK
-    if uses_pallas(scoring.implementation):
+    if scoring.implementation == "cpp":
+        block = forest_cpu.BLOCK
+    elif uses_pallas(scoring.implementation):
         tokens = query.shape[1]
         block = next((b for b in KERNEL_BLOCKS if tokens % b == 0), KERNEL_BLOCKS[-1])
     mixed = forest_attention(

@@ -44,10 +44,10 @@ class DecoderConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices while training.
       compute_dtype: "float32" or "bfloat16"; parameters stay as they are.
       remat: recompute layers in the backward pass instead of keeping activations.
-      attention: "plain" JAX; "cpp", which is plain but for a C++ kernel of CPUs that decodes;
-        or the "pallas" kernels of TPUs. "auto" takes what suits the default device: on a CPU
-        "cpp", if there is a C++ compiler. "pallas_interpreted" runs the kernels of TPUs
-        anywhere, slowly.
+      attention: "plain" JAX; "cpp", which has C++ kernels of CPUs that decode and train, and
+        is plain where there is none; or the "pallas" kernels of TPUs. "auto" takes what suits
+        the default device: on a CPU "cpp", if there is a C++ compiler. "pallas_interpreted"
+        runs the kernels of TPUs anywhere, slowly.
       stacked: whether parameters are as `stacking.py` orders them, for rollouts on CPU.
     """
 

@@ -80,7 +80,7 @@ class Attention(nn.Module):
         window = config.window(self.index)
         rope = config.local_rope if window and config.local_rope else config.rope
         scale = config.attention_scale or config.head_dim**-0.5
-        implementation = choose_implementation(config.attention)
+        implementation = choose_implementation(config.attention, config.head_dim)
         scoring = Scoring(scale, config.attention_softcap, window, implementation)
 
         def project(name, heads):

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 from agemem_jax.models import decoder
-from agemem_jax.models.attention import Scoring, attend_cache, choose_implementation
+from agemem_jax.models.attention import (
+    Packing,
+    Scoring,
+    attend_cache,
+    attend_packed,
+    choose_implementation,
+)
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
-from agemem_jax.models.kernels import compiled, decode_cpu, product_cpu
+from agemem_jax.models.kernels import compiled, decode_cpu, forest_cpu, product_cpu
+from agemem_jax.models.kernels.forest import Tiling
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
 
@@ -95,15 +102,173 @@ def test_attention_over_a_cache_takes_the_kernel_for_single_tokens(monkeypatch):
         decode_cpu, "attend", lambda *args, **kw: called.append(1) or attend(*args, **kw)
     )
     scoring = Scoring(0.3, softcap=2.0, window=9, implementation="cpp")
-    for tokens, dim, kernel in ((1, 16, True), (2, 16, False), (1, 8, False)):
+    for tokens, kernel in ((1, True), (2, False)):
         called.clear()
-        query = draw(SLOTS, tokens, 4, dim)
-        cache = [jnp.asarray(draw(SLOTS, 2, dim, 32))], [jnp.asarray(draw(SLOTS, 2, 32, dim))]
+        query = draw(SLOTS, tokens, 4, 16)
+        cache = [jnp.asarray(draw(SLOTS, 2, 16, 32))], [jnp.asarray(draw(SLOTS, 2, 32, 16))]
         positions = np.arange(SLOTS, dtype=np.int32)[:, None] * 5 + np.arange(tokens)
         found = attend_cache(query, *cache, positions, scoring)
         plain = dataclasses.replace(scoring, implementation="plain")
         np.testing.assert_allclose(found, attend_cache(query, *cache, positions, plain), atol=2e-6)
         assert bool(called) == kernel
+
+
+def grow_forest(tokens: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """How long each token of a row is visible, and where it stands: trees with random branches."""
+    visible_to, positions = np.zeros(tokens, np.int32), np.zeros(tokens, np.int32)
+
+    def grow(start, end, position):
+        stem = min(end - start, int(rng.integers(1, 60)))
+        visible_to[start : start + stem] = end
+        positions[start : start + stem] = position + np.arange(stem)
+        start += stem
+        while start < end:  # the branches
+            size = min(end - start, int(rng.integers(1, 90)))
+            grow(start, start + size, position + stem)
+            start += size
+
+    for start in range(0, tokens - 20, 120):  # and padding behind
+        grow(start, min(start + 120, tokens - 20), 0)
+    return visible_to, positions
+
+
+def packed_in_float64(query, keys, values, weight, positions, packing, prefix, scoring):
+    """Attention of packed rows, and the gradients of its sum times `weight`, by the definition."""
+    query, weight = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (query, weight))
+    keys, values = (
+        np.concatenate([np.broadcast_to(before, (len(own), *before.shape[1:])), own], axis=2)
+        for before, own in zip(prefix, (keys, values), strict=True)
+    )
+    group, ahead = query.shape[1] // keys.shape[1], prefix[0].shape[2]
+    keys, values = (np.asarray(x, np.float64).repeat(group, axis=1) for x in (keys, values))
+    order = np.arange(query.shape[2])
+    seen = (order <= order[:, None]) & (order[:, None] < packing.visible_to[:, None])
+    of_prefix = np.repeat(packing.uses_prefix[:, :, None], ahead, axis=2)
+    seen = np.concatenate([of_prefix, seen], axis=2)
+    if scoring.window:
+        places = np.broadcast_to(np.arange(ahead), (len(positions), ahead))
+        places = np.concatenate([places, positions], axis=1)
+        seen &= positions[:, :, None] - places[:, None] < scoring.window
+    score, slope_of_cap = scoring.scale * query @ keys.swapaxes(2, 3), 1.0
+    if scoring.softcap:
+        bent = np.tanh(score / scoring.softcap)
+        score, slope_of_cap = scoring.softcap * bent, 1 - bent**2
+    weights = np.where(seen[:, None], np.exp(score - score.max(axis=-1, keepdims=True)), 0.0)
+    total = weights.sum(axis=-1, keepdims=True)
+    share = weights / np.where(total, total, 1.0)
+    mixed = share @ values
+    toward = weight @ values.swapaxes(2, 3)
+    slope = share * (toward - np.sum(share * toward, axis=-1, keepdims=True))
+    slope *= scoring.scale * slope_of_cap
+
+    def of_kv_heads(x):
+        return x.reshape(len(x), -1, group, *x.shape[2:]).sum(axis=2)
+
+    k_grad = of_kv_heads(slope.swapaxes(2, 3) @ query)
+    v_grad = of_kv_heads(share.swapaxes(2, 3) @ weight)
+    own, before = (slice(ahead, None), slice(None, ahead))
+    return (
+        mixed.swapaxes(1, 2), (slope @ keys).swapaxes(1, 2),
+        k_grad[:, :, own], v_grad[:, :, own],
+        k_grad[:, :, before].sum(axis=0, keepdims=True),
+        v_grad[:, :, before].sum(axis=0, keepdims=True),
+    )  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("scoring", [{}, {"softcap": 1.5}, {"window": 37}], ids=str)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "tokens", "ahead"),
+    [(3, 1, 16, 330, 0), (4, 2, 80, 200, 75), (2, 2, 64, 77, 16)],
+    ids=str,
+)
+def test_packed_rows_and_their_gradients(heads, kv_heads, dim, tokens, ahead, scoring):
+    rng = np.random.default_rng(tokens)
+    rows = [grow_forest(tokens, rng) for _ in range(2)]
+    visible_to, positions = (np.stack(part) for part in zip(*rows, strict=True))
+    uses_prefix = (rng.random((2, tokens)) < 0.5) & (visible_to > 0) & (ahead > 0)
+    packing = Packing(visible_to, uses_prefix)
+    positions = positions + ahead * uses_prefix
+    query, weight = 2 * draw(2, tokens, heads, dim), draw(2, tokens, heads, dim, seed=1)
+    # What padding attends to is not defined.
+    weight *= (visible_to > 0)[..., None, None]
+    own = [draw(2, kv_heads, tokens, dim, seed=seed) for seed in (2, 3)]
+    before = [draw(1, kv_heads, ahead, dim, seed=seed) for seed in (4, 5)]
+    inputs = query, *own, *before
+
+    def compute(implementation):
+        how = Scoring(dim**-0.5, **scoring, implementation=implementation)
+
+        @jax.jit
+        def run(inputs):
+            def total(query, keys, values, *prefix):
+                prefix = (prefix[0].swapaxes(2, 3), prefix[1]) if ahead else None
+                mixed = attend_packed(query, keys, values, positions, packing, prefix, how)
+                return jnp.sum(mixed * weight), mixed
+
+            grads, mixed = jax.grad(total, argnums=tuple(range(5)), has_aux=True)(*inputs)
+            return mixed, *grads
+
+        return run(inputs)
+
+    how = Scoring(dim**-0.5, **scoring)
+    wanted = packed_in_float64(query, *own, weight, positions, packing, before, how)
+    found, plain = compute("cpp"), compute("plain")
+    real = visible_to > 0
+    for index, (kernel, by_xla, exact) in enumerate(zip(found, plain, wanted, strict=True)):
+        if index == 0:
+            kernel, by_xla, exact = kernel[real], by_xla[real], exact[real]
+        rounding = np.abs(by_xla - exact).max(initial=0.0)
+        np.testing.assert_allclose(kernel, exact, rtol=0, atol=2 * max(rounding, 5e-7))
+        assert rounding < 5e-5
+
+
+@needs_compiler
+def test_padding_of_blocks_sees_nothing():
+    index = np.arange(16, dtype=np.int32)
+    q_info = np.stack([0 * index, index + 16, index, index + 16], axis=-1)
+    q_info[11:] = -1
+    k_info = np.stack([np.full(32, 16), np.arange(32)]).astype(np.int32)
+    keys, values = jnp.asarray(draw(1, 1, 32, 16)), jnp.asarray(draw(1, 1, 32, 16, seed=1))
+    query = jnp.asarray(draw(1, 1, 16, 16, seed=2))
+    mixed = forest_cpu.attend(Tiling(0.25), query, keys, values, q_info[None], k_info[None])
+    assert np.all(mixed[:, :, :11] != 0)
+    assert np.all(mixed[:, :, 11:] == 0)
+
+
+@needs_compiler
+def test_packed_rows_in_bfloat16_are_those_in_float32_rounded():
+    query = draw(1, 64, 4, 16)
+    keys, values = draw(1, 2, 64, 16), draw(1, 2, 64, 16, seed=1)
+    packing = Packing(np.full((1, 64), 64), np.zeros((1, 64), bool))
+
+    def attend(*inputs):
+        how = Scoring(0.25, implementation="cpp")
+        return attend_packed(*inputs, np.arange(64)[None], packing, None, how)
+
+    rounded = [jnp.asarray(x, jnp.bfloat16) for x in (query, keys, values)]
+    in_float32 = attend(*(x.astype(jnp.float32) for x in rounded))
+    np.testing.assert_array_equal(attend(*rounded), in_float32.astype(jnp.bfloat16))
+
+
+@needs_compiler
+def test_gradients_of_packed_rows_are_the_same_whichever_threads_compute_them():
+    tokens = 700
+    visible_to, positions = (x[None] for x in grow_forest(tokens, np.random.default_rng(0)))
+    packing = Packing(visible_to, np.zeros((1, tokens), bool))
+    how = Scoring(0.2, implementation="cpp")
+
+    @jax.jit
+    def grads(*inputs):
+        def total(*inputs):
+            return jnp.sum(attend_packed(*inputs, positions, packing, None, how) ** 2)
+
+        return jax.grad(total, argnums=(0, 1, 2))(*inputs)
+
+    inputs = draw(1, tokens, 6, 32), draw(1, 2, tokens, 32), draw(1, 2, tokens, 32, seed=1)
+    first, *others = (jax.tree.map(np.asarray, grads(*inputs)) for _ in range(10))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, first, other)
 
 
 @needs_compiler
@@ -174,7 +339,7 @@ def no_library():
 def test_without_a_compiler_attention_is_plain(monkeypatch, no_library):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert choose_implementation("auto") == "plain"
+    assert choose_implementation("auto", 16) == "plain"
     assert not product_cpu.suits(draw(4, 8), draw(8, 8))
     with pytest.raises(ValueError, match="needs a C\\+\\+ compiler .* or take 'plain'"):
         decode_cpu.attend(
@@ -186,7 +351,13 @@ def test_a_compiler_that_fails_is_told_of(monkeypatch, no_library, caplog):
     monkeypatch.setenv("CXX", "false")
     with caplog.at_level(logging.WARNING):
         assert not compiled.available()
-    assert "The C++ kernels were not compiled, so CPUs decode slower" in caplog.text
+    assert "The C++ kernels were not compiled, so CPUs are slower" in caplog.text
+
+
+@needs_compiler
+def test_heads_that_do_not_divide_into_vectors_are_left_to_xla():
+    assert choose_implementation("auto", 80) == choose_implementation("cpp", 80) == "cpp"
+    assert choose_implementation("auto", 40) == choose_implementation("cpp", 40) == "plain"
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-"""Attention in blocks, by XLA and by the interpreted TPU kernel, against whole masked squares."""
+"""Attention in blocks, by XLA and by kernels of CPUs and TPUs, against whole masked squares."""
 
 import dataclasses
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from agemem_jax.models.attention import Packing
+from agemem_jax.models.kernels import compiled, forest_cpu
 from agemem_jax.models.kernels.forest import Tiling, needed
 from agemem_jax.models.kernels.forest_attention import forest_attention
 
-ROWS, HEADS, KV_HEADS, TOKENS, DIM, PREFIX = 2, 4, 2, 21, 8, 5
-TILING = Tiling(scale=0.5, queries=8, keys=8)
+ROWS, HEADS, KV_HEADS, TOKENS, DIM, PREFIX = 2, 4, 2, 21, 16, 5
+TILING = Tiling(scale=0.35, queries=8, keys=8)
 # Two trees: 3 shared tokens with branches of 5 and 4, and 7 tokens alone; 2 of padding.
 VISIBLE = [12] * 3 + [8] * 5 + [12] * 4 + [19] * 7 + [0] * 2
 PLACES = [0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 0]
@@ -78,12 +79,18 @@ CASES = [(name, each) for each in ("plain", "pallas_interpreted") for name in CH
 # 42 blocks of queries: by XLA they walk in four parties, of which the last one is padded.
 CHANGES["four parties"] = {"queries": 1, "keys": 4}
 CASES.append(("four parties", "plain"))
+needs_compiler = pytest.mark.skipif(
+    not compiled.available(), reason="This machine has no C++ compiler."
+)
+CASES += [pytest.param(name, "cpp", marks=needs_compiler) for name in list(CHANGES)[:3]]
 
 
 @pytest.mark.parametrize("prefix", [0, PREFIX])
 @pytest.mark.parametrize(("change", "implementation"), CASES)
 def test_values_and_gradients_equal_those_of_whole_squares(prefix, change, implementation):
     tiling = dataclasses.replace(TILING, implementation=implementation, **CHANGES[change])
+    if implementation == "cpp":
+        tiling = dataclasses.replace(tiling, queries=forest_cpu.BLOCK, keys=forest_cpu.BLOCK)
     query, own, shared, packing, positions = make(prefix)
     # Padding counts for nothing: what it attends to is not defined.
     weight = jax.random.normal(jax.random.key(9), (ROWS, TOKENS, HEADS, DIM))

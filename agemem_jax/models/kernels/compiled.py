@@ -14,12 +14,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import logging
 
 from agemem_jax.models import weights_cache
 
+Result = jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...]
+LANES = 16  # numbers in a vector, as in cpu.h
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -28,8 +31,22 @@ def available() -> bool:
     return _library() is not None
 
 
-def call(target: str, result: jax.ShapeDtypeStruct) -> Callable[..., jax.Array]:
-    """The kernel of this name, as `jax.ffi.ffi_call` gives it; they are `available`."""
+def supports(head_dim: int) -> bool:
+    """Whether heads of this size divide into vectors."""
+    return head_dim % LANES == 0
+
+
+def call(target: str, result: Result) -> Callable[..., Any]:
+    """The kernel of this name, as `jax.ffi.ffi_call` gives it.
+
+    Raises:
+      ValueError: it cannot be compiled.
+    """
+    if not available():
+        raise ValueError(
+            "model.attention is 'cpp', which needs a C++ compiler on this machine; install g++ or "
+            "clang++, or take 'plain'."
+        )
     _register(target)
     return jax.ffi.ffi_call(target, result)
 
@@ -46,13 +63,13 @@ def _library() -> ctypes.CDLL | None:
     named = os.environ.get("CXX")
     compiler = named or next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
-        logging.info("No C++ compiler was found; with one, CPUs would decode faster.")
+        logging.info("No C++ compiler was found; with one, CPUs would be faster.")
         return None
     try:
         return ctypes.CDLL(os.fspath(_compile(shlex.split(compiler))))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
-        logging.warning("The C++ kernels were not compiled, so CPUs decode slower: %s", reason)
+        logging.warning("The C++ kernels were not compiled, so CPUs are slower: %s", reason)
         return None
 
 

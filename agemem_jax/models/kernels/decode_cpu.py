@@ -17,12 +17,6 @@ from jaxtyping import Array, Float, Int
 from agemem_jax.models.kernels import compiled
 
 _TARGET = "agemem_decode_attention"
-_LANES = 16  # as in the source
-
-
-def supports(head_dim: int) -> bool:
-    """Whether heads of this size divide into vectors."""
-    return head_dim % _LANES == 0
 
 
 def attend(
@@ -46,13 +40,10 @@ def attend(
     Raises:
       ValueError: the kernel cannot be compiled, or heads do not divide into vectors.
     """
-    if not compiled.available():
+    if not compiled.supports(query.shape[-1]):
         raise ValueError(
-            "model.attention is 'cpp', which needs a C++ compiler on this machine; install g++ or "
-            "clang++, or take 'plain'."
+            f"Heads of {query.shape[-1]} do not divide into vectors of {compiled.LANES}."
         )
-    if not supports(query.shape[-1]):
-        raise ValueError(f"Heads of {query.shape[-1]} do not divide into vectors of {_LANES}.")
     mixed = compiled.call(_TARGET, jax.ShapeDtypeStruct(query.shape, jnp.float32))(
         query.astype(jnp.float32), positions.astype(jnp.int32), *keys, *values,
         scale=np.float32(scale), softcap=np.float32(softcap), window=np.int64(window),

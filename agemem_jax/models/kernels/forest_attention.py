@@ -13,8 +13,15 @@ Axis order: [row, head, token, head_dim].
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.models.kernels import forest_blocks, forest_pallas
-from agemem_jax.models.kernels.forest import Tiling, uses_pallas
+from agemem_jax.models.kernels import forest_blocks, forest_cpu, forest_pallas
+from agemem_jax.models.kernels.forest import Tiling
+
+_BY = {
+    "plain": forest_blocks.attend,
+    "cpp": forest_cpu.attend,
+    "pallas": forest_pallas.attend,
+    "pallas_interpreted": forest_pallas.attend,
+}
 
 
 def forest_attention(
@@ -55,7 +62,7 @@ def forest_attention(
     # are seen by none.
     q_info = jnp.pad(q_info, ((0, 0), (0, pad_q), (0, 0)), constant_values=-1)
     k_info = jnp.pad(k_info, ((0, 0), (0, 0), (0, pad_k)), constant_values=-1)
-    attend = forest_pallas.attend if uses_pallas(tiling.implementation) else forest_blocks.attend
+    attend = _BY[tiling.implementation]
     mixed = attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
     return mixed[:, :, :tokens]
 

@@ -1,0 +1,593 @@
+// Attention along the paths of a forest on CPUs, and its gradients. Python's side is forest_cpu.py.
+//
+// Blocks of queries walk through the runs of keys that they see. Scores stand as [key, query]: the
+// lanes of a vector are neighbouring queries, so what a softmax compares and adds up over keys
+// stays in its lane, and keys and values are read as they lie. What one item writes no other one
+// does, and each is computed by one thread, so results do not depend on how many there are.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "cpu.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+using agemem::Exp;
+using agemem::Floats;
+using agemem::Integers;
+using agemem::kLanes;
+using agemem::kSums;
+using agemem::Load;
+using agemem::LoadOnce;
+using agemem::Store;
+using agemem::Tanh;
+
+constexpr int64_t kMostVectors = 2;                // of queries in a block
+constexpr int64_t kBlock = kMostVectors * kLanes;  // queries of a block
+constexpr int64_t kGroup = 16;                     // keys of which it is known who sees them
+constexpr int64_t kMostKeys = 64;                  // of a run of groups
+constexpr float kMasked = -1e30f;
+static_assert(kGroup % kSums == 0, "Products are of whole groups.");
+
+// Adds to `sums` [rows, kVectors vectors] the product of `left` [rows, inner], of which neighbours
+// in a row lie `step` apart, and `right` [inner, kVectors vectors]; or replaces them by it.
+template <int kVectors, bool kAdd>
+void Multiply(const float* left, int64_t left_row, int64_t step, int64_t rows, const float* right,
+              int64_t right_row, int64_t inner, float* sums, int64_t sums_row) {
+  constexpr int kTogether = kSums / kVectors;
+  for (int64_t row = 0; row < rows; row += kTogether) {
+    Floats sum[kTogether][kVectors] = {};
+    const float* own = left + row * left_row;
+    for (int64_t i = 0; i < inner; ++i) {
+      Floats x[kVectors];
+      for (int v = 0; v < kVectors; ++v) x[v] = LoadOnce(right + i * right_row + v * kLanes);
+      for (int r = 0; r < kTogether; ++r) {
+        const float factor = own[r * left_row + i * step];
+        for (int v = 0; v < kVectors; ++v) sum[r][v] += factor * x[v];
+      }
+    }
+    for (int r = 0; r < kTogether; ++r) {
+      for (int v = 0; v < kVectors; ++v) {
+        float* to = sums + (row + r) * sums_row + v * kLanes;
+        Store(to, kAdd ? Load(to) + sum[r][v] : sum[r][v]);
+      }
+    }
+  }
+}
+
+// Calls `use` with `count`, which is 1 or kMostVectors, as a constant.
+template <typename Use>
+void WithConstant(int64_t count, Use use) {
+  if (count == 1) return use(std::integral_constant<int, 1>());
+  return use(std::integral_constant<int, kMostVectors>());
+}
+
+// Adds a product whose result lies as [rows, dim].
+void MultiplyWide(const float* left, int64_t left_row, int64_t rows, const float* right,
+                  int64_t inner, int64_t dim, float* sums) {
+  int64_t d = 0;
+  for (; d + kBlock <= dim; d += kBlock) {
+    Multiply<kMostVectors, true>(left, left_row, 1, rows, right + d, dim, inner, sums + d, dim);
+  }
+  for (; d < dim; d += kLanes) {
+    Multiply<1, true>(left, left_row, 1, rows, right + d, dim, inner, sums + d, dim);
+  }
+}
+
+// Of a query, what forest.py says.
+struct QueryInfo {
+  int32_t first, last, order, position;
+};
+
+struct Shape {
+  int64_t rows, heads, kv_heads, tokens, length, dim;
+
+  int64_t blocks() const { return (tokens + kBlock - 1) / kBlock; }
+};
+
+struct Settings {
+  float scale;
+  float softcap;
+  int64_t window;
+};
+
+// The least and the most of some numbers.
+struct Range {
+  int32_t least = std::numeric_limits<int32_t>::max();
+  int32_t most = std::numeric_limits<int32_t>::min();
+
+  void Add(int32_t x) {
+    least = std::min(least, x);
+    most = std::max(most, x);
+  }
+};
+
+// What neighbouring queries have in common.
+struct Queries {
+  Range first, last, order, position;
+  bool padding = false;  // is among them
+
+  explicit Queries(const QueryInfo* info, int64_t count) {
+    for (const QueryInfo* each = info; each < info + count; ++each) {
+      if (each->last < 0) {
+        padding = true;
+        continue;
+      }
+      first.Add(each->first);
+      last.Add(each->last);
+      order.Add(each->order);
+      position.Add(each->position);
+    }
+  }
+};
+
+// What a group of keys has in common.
+struct Keys {
+  int32_t start;
+  Range seen_until, position;
+};
+
+bool AnySees(const Queries& queries, const Keys& keys, int64_t window) {
+  return keys.start <= queries.last.most && keys.start + kGroup > queries.first.least &&
+         queries.order.least < keys.seen_until.most &&
+         (window == 0 || int64_t{queries.position.least} - keys.position.most < window);
+}
+
+bool AllSee(const Queries& queries, const Keys& keys, int64_t window) {
+  return !queries.padding && keys.start >= queries.first.most &&
+         keys.start + kGroup - 1 <= queries.last.least &&
+         queries.order.most < keys.seen_until.least &&
+         (window == 0 || int64_t{queries.position.most} - keys.position.least < window);
+}
+
+// Neighbouring keys, and the vectors of a block's queries that see any of them.
+struct Run {
+  int32_t start, count;
+  int8_t first, last;  // of the vectors
+  bool partly;         // seen, so that it takes a mask
+};
+
+// The runs of keys that each block of queries sees, of all rows.
+class Walk {
+ public:
+  Walk(const Shape& shape, const Settings& settings, const QueryInfo* q_info,
+       const int32_t* k_info)
+      : blocks_(shape.blocks()), starts_{0} {
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      const std::vector<Keys> keys = Summarise(k_info + row * 2 * shape.length, shape.length);
+      for (int64_t at = 0; at < shape.tokens; at += kBlock) {
+        const QueryInfo* info = q_info + row * shape.tokens + at;
+        AddRuns(info, std::min(kBlock, shape.tokens - at), keys, settings.window);
+        starts_.push_back(runs_.size());
+      }
+    }
+  }
+
+  // Calls `use(run)` for each run of a block.
+  template <typename Use>
+  void ForEach(int64_t row, int64_t block, Use use) const {
+    const int64_t index = row * blocks_ + block;
+    for (int64_t i = starts_[index]; i < starts_[index + 1]; ++i) use(runs_[i]);
+  }
+
+  int64_t pairs() const { return pairs_; }  // of keys and queries that meet
+
+ private:
+  static std::vector<Keys> Summarise(const int32_t* k_info, int64_t length) {
+    std::vector<Keys> keys;
+    for (int64_t start = 0; start < length; start += kGroup) {
+      Keys group{static_cast<int32_t>(start), {}, {}};
+      for (int64_t key = start; key < start + kGroup; ++key) {
+        group.seen_until.Add(k_info[key]);
+        group.position.Add(k_info[length + key]);
+      }
+      keys.push_back(group);
+    }
+    return keys;
+  }
+
+  void AddRuns(const QueryInfo* info, int64_t count, const std::vector<Keys>& keys,
+               int64_t window) {
+    const Queries all(info, count);
+    std::vector<Queries> vectors;
+    for (int64_t at = 0; at < count; at += kLanes) vectors.emplace_back(info + at, kLanes);
+    const size_t before = runs_.size();
+    for (const Keys& group : keys) {
+      if (!AnySees(all, group, window)) continue;
+      const auto sees = [&](const Queries& each) { return AnySees(each, group, window); };
+      const auto first = std::find_if(vectors.begin(), vectors.end(), sees);
+      if (first == vectors.end()) continue;
+      const auto last = std::find_if(vectors.rbegin(), vectors.rend(), sees).base();
+      const bool partly = !std::all_of(
+          first, last, [&](const Queries& each) { return AllSee(each, group, window); });
+      const Run run{group.start, kGroup, static_cast<int8_t>(first - vectors.begin()),
+                    static_cast<int8_t>(last - vectors.begin()), partly};
+      pairs_ += kGroup * kLanes * (run.last - run.first);
+      if (runs_.size() > before && Continues(runs_.back(), run)) {
+        runs_.back().count += kGroup;
+      } else {
+        runs_.push_back(run);
+      }
+    }
+  }
+
+  static bool Continues(const Run& run, const Run& next) {
+    return run.start + run.count == next.start && run.count < kMostKeys &&
+           run.first == next.first && run.last == next.last && run.partly == next.partly;
+  }
+
+  int64_t blocks_;
+  int64_t pairs_ = 0;
+  std::vector<Run> runs_;
+  std::vector<int64_t> starts_;  // of each block's runs
+};
+
+// Takes numbers from `room`, behind those taken before.
+float* Take(float*& room, int64_t count) {
+  float* taken = room;
+  room += count;
+  return taken;
+}
+
+// A block of queries of one head, with what is known of them turned so that queries are neighbours.
+struct Block {
+  int64_t count;
+  Integers first[kMostVectors], last[kMostVectors], order[kMostVectors], position[kMostVectors];
+
+  Block(const QueryInfo* info, int64_t count) : count(count) {
+    for (int64_t i = 0; i < count; ++i) {
+      first[i / kLanes][i % kLanes] = info[i].first;
+      last[i / kLanes][i % kLanes] = info[i].last;
+      order[i / kLanes][i % kLanes] = info[i].order;
+      position[i / kLanes][i % kLanes] = info[i].position;
+    }
+  }
+
+  // [query, dim] as [dim, query], of which each takes kBlock.
+  void Turn(const float* from, int64_t dim, float* to) const {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t d = 0; d < dim; ++d) to[d * kBlock + i] = from[i * dim + d];
+    }
+  }
+
+  void TurnBack(const float* from, int64_t dim, float* to) const {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t d = 0; d < dim; ++d) to[i * dim + d] = from[d * kBlock + i];
+    }
+  }
+
+  // Which queries of vector `v` see a key: all bits are set where one does.
+  Integers Sees(int64_t v, int32_t key, const int32_t* k_info, int64_t length,
+                int64_t window) const {
+    Integers seen = (first[v] <= key) & (last[v] >= key) & (order[v] < k_info[key]);
+    if (window) {
+      seen &= position[v] - k_info[length + key] < static_cast<int32_t>(window);
+    }
+    return seen;
+  }
+};
+
+// What forward and backward share: arguments, and scores.
+struct Attention {
+  Shape shape;
+  Settings settings;
+  const float *query, *keys, *values;
+  const QueryInfo* q_info;
+  const int32_t* k_info;
+  std::shared_ptr<const Walk> walk;
+
+  Block BlockAt(int64_t row, int64_t block) const {
+    const int64_t at = block * kBlock;
+    return Block(q_info + row * shape.tokens + at, std::min(kBlock, shape.tokens - at));
+  }
+
+  int64_t QueryStart(int64_t row, int64_t head, int64_t block) const {
+    return (row * shape.heads + head) * shape.tokens + block * kBlock;
+  }
+
+  // Index of the first key of this head.
+  int64_t KeyStart(int64_t row, int64_t head) const {
+    return (row * shape.kv_heads + head * shape.kv_heads / shape.heads) * shape.length;
+  }
+
+  // Scores of a run, [key, query], from `turned` queries [dim, query].
+  template <int kVectors>
+  void Score(const Block& block, const Run& run, const float* own_keys, const float* turned,
+             const int32_t* own_k_info, float* scores) const {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    Multiply<kVectors, false>(own_keys + run.start * shape.dim, shape.dim, 1, run.count,
+                              turned + run.first * kLanes, kBlock, shape.dim, scores, kWidth);
+    for (int64_t i = 0; i < run.count; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        float* at = scores + i * kWidth + v * kLanes;
+        Floats score = settings.scale * Load(at);
+        if (settings.softcap != 0) score = settings.softcap * Tanh(score / settings.softcap);
+        if (run.partly) {
+          const Integers seen = block.Sees(run.first + v, run.start + i, own_k_info, shape.length,
+                                           settings.window);
+          score = seen ? score : Floats{} + kMasked;
+        }
+        Store(at, score);
+      }
+    }
+  }
+};
+
+struct Forward : Attention {
+  float *mixed, *log_sum;
+
+  struct State {
+    float *turned, *scores, *sums;
+    Floats top[kMostVectors], total[kMostVectors];
+  };
+
+  int64_t items() const { return shape.rows * shape.heads * shape.blocks(); }
+
+  void Compute(int64_t item) const {
+    const int64_t index = item % shape.blocks(), head = item / shape.blocks() % shape.heads;
+    const int64_t row = item / shape.blocks() / shape.heads;
+    const Block block = BlockAt(row, index);
+    thread_local agemem::Room scratch;
+    scratch.Grow((2 * shape.dim + kMostKeys) * kBlock);
+    float* room = scratch.data();
+    State state;
+    state.turned = Take(room, shape.dim * kBlock);
+    state.sums = Take(room, shape.dim * kBlock);
+    state.scores = Take(room, kMostKeys * kBlock);
+    std::fill_n(state.sums, shape.dim * kBlock, 0.0f);
+    for (int64_t v = 0; v < kMostVectors; ++v) {
+      state.top[v] = Floats{} + kMasked;
+      state.total[v] = Floats{};
+    }
+    const int64_t start = QueryStart(row, head, index), key_start = KeyStart(row, head);
+    block.Turn(query + start * shape.dim, shape.dim, state.turned);
+    walk->ForEach(row, index, [&](const Run& run) {
+      WithConstant(run.last - run.first, [&](auto vectors) {
+        Add<vectors>(block, run, key_start, k_info + row * 2 * shape.length, state);
+      });
+    });
+    for (int64_t v = 0; v * kLanes < block.count; ++v) {
+      // Where nothing was seen, nothing is mixed, and the scores' exponentials become 0 when they
+      // are computed again.
+      const Integers anything = state.top[v] > 0.5f * kMasked;
+      const Floats total = anything ? state.total[v] : Floats{} + 1.0f;
+      const Floats share = anything ? 1.0f / total : Floats{};
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        float* at = state.sums + d * kBlock + v * kLanes;
+        Store(at, Load(at) * share);
+      }
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        log_sum[start + v * kLanes + lane] =
+            anything[lane] ? state.top[v][lane] + std::log(total[lane]) : 0.0f;
+      }
+    }
+    block.TurnBack(state.sums, shape.dim, mixed + start * shape.dim);
+  }
+
+  // One more run of keys: what was summed up before shrinks where a higher score comes.
+  template <int kVectors>
+  void Add(const Block& block, const Run& run, int64_t key_start, const int32_t* own_k_info,
+           State& state) const {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    Score<kVectors>(block, run, keys + key_start * shape.dim, state.turned, own_k_info,
+                    state.scores);
+    for (int v = 0; v < kVectors; ++v) {
+      float* scores = state.scores + v * kLanes;
+      Floats& top = state.top[run.first + v];
+      Floats highest = top;
+      for (int64_t i = 0; i < run.count; ++i) {
+        const Floats score = Load(scores + i * kWidth);
+        highest = score > highest ? score : highest;
+      }
+      Floats total{};
+      for (int64_t i = 0; i < run.count; ++i) {
+        const Floats share = Exp(Load(scores + i * kWidth) - highest);
+        Store(scores + i * kWidth, share);
+        total += share;
+      }
+      const Floats shrink = Exp(top - highest);
+      state.total[run.first + v] = state.total[run.first + v] * shrink + total;
+      top = highest;
+      for (int64_t d = 0; d < shape.dim; ++d) {
+        float* at = state.sums + d * kBlock + (run.first + v) * kLanes;
+        Store(at, Load(at) * shrink);
+      }
+    }
+    Multiply<kVectors, true>(values + (key_start + run.start) * shape.dim, 1, shape.dim, shape.dim,
+                             state.scores, kWidth, run.count, state.sums + run.first * kLanes,
+                             kBlock);
+  }
+};
+
+struct Backward : Attention {
+  const float *mixed, *log_sum, *grad;
+  float *q_grad, *k_grad, *v_grad;  // of keys and values for every head that reads them
+
+  struct State {
+    float *turned, *turned_grad, *sums, *shares, *slopes;
+    const float *query, *grad;
+    float *k_grad, *v_grad;
+    Floats log_sum[kMostVectors], delta[kMostVectors];
+  };
+
+  // A head of a row.
+  int64_t items() const { return shape.rows * shape.heads; }
+
+  void Compute(int64_t item) const {
+    const int64_t head = item % shape.heads, row = item / shape.heads;
+    thread_local agemem::Room scratch;
+    scratch.Grow((3 * shape.dim + 2 * kMostKeys) * kBlock);
+    float* room = scratch.data();
+    State state;
+    state.turned = Take(room, shape.dim * kBlock);
+    state.turned_grad = Take(room, shape.dim * kBlock);
+    state.sums = Take(room, shape.dim * kBlock);
+    state.shares = Take(room, kMostKeys * kBlock);
+    state.slopes = Take(room, kMostKeys * kBlock);
+    const int64_t size = shape.length * shape.dim, key_start = KeyStart(row, head);
+    state.k_grad = k_grad + item * size;
+    state.v_grad = v_grad + item * size;
+    std::fill_n(state.k_grad, size, 0.0f);
+    std::fill_n(state.v_grad, size, 0.0f);
+    for (int64_t index = 0; index < shape.blocks(); ++index) {
+      const Block block = BlockAt(row, index);
+      const int64_t start = QueryStart(row, head, index);
+      state.query = query + start * shape.dim;
+      state.grad = grad + start * shape.dim;
+      block.Turn(state.query, shape.dim, state.turned);
+      block.Turn(state.grad, shape.dim, state.turned_grad);
+      for (int64_t v = 0; v * kLanes < block.count; ++v) {
+        state.log_sum[v] = Load(log_sum + start + v * kLanes);
+        for (int64_t lane = 0; lane < kLanes; ++lane) {
+          const int64_t at = (v * kLanes + lane) * shape.dim;
+          Floats sum{};
+          for (int64_t d = at; d < at + shape.dim; d += kLanes) {
+            sum += Load(state.grad + d) * Load(mixed + start * shape.dim + d);
+          }
+          float delta = 0;
+          for (int64_t i = 0; i < kLanes; ++i) delta += sum[i];
+          state.delta[v][lane] = delta;
+        }
+      }
+      std::fill_n(state.sums, shape.dim * kBlock, 0.0f);
+      walk->ForEach(row, index, [&](const Run& run) {
+        WithConstant(run.last - run.first, [&](auto vectors) {
+          Add<vectors>(block, run, key_start, k_info + row * 2 * shape.length, state);
+        });
+      });
+      block.TurnBack(state.sums, shape.dim, q_grad + start * shape.dim);
+    }
+  }
+
+  template <int kVectors>
+  void Add(const Block& block, const Run& run, int64_t key_start, const int32_t* own_k_info,
+           const State& state) const {
+    constexpr int64_t kWidth = kVectors * kLanes;
+    const int64_t dim = shape.dim, at_query = run.first * kLanes, at_key = run.start * dim;
+    const float* own_keys = keys + key_start * dim;
+    Score<kVectors>(block, run, own_keys, state.turned, own_k_info, state.shares);
+    Multiply<kVectors, false>(values + key_start * dim + at_key, dim, 1, run.count,
+                              state.turned_grad + at_query, kBlock, dim, state.slopes, kWidth);
+    for (int64_t i = 0; i < run.count; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t at = i * kWidth + v * kLanes;
+        const Floats score = Load(state.shares + at);
+        const Floats share = Exp(score - state.log_sum[run.first + v]);
+        Floats slope = share * (Load(state.slopes + at) - state.delta[run.first + v]);
+        if (settings.softcap != 0) {
+          // The tanh; of what is masked, that of the least score, where it is flat.
+          const Floats bent = score < -settings.softcap ? Floats{} - 1.0f : score / settings.softcap;
+          slope *= 1.0f - bent * bent;
+        }
+        Store(state.shares + at, share);
+        Store(state.slopes + at, settings.scale * slope);
+      }
+    }
+    MultiplyWide(state.shares, kWidth, run.count, state.grad + at_query * dim, kWidth, dim,
+                 state.v_grad + at_key);
+    MultiplyWide(state.slopes, kWidth, run.count, state.query + at_query * dim, kWidth, dim,
+                 state.k_grad + at_key);
+    Multiply<kVectors, true>(own_keys + at_key, 1, dim, dim, state.slopes, kWidth, run.count,
+                             state.sums + at_query, kBlock);
+  }
+};
+
+
+using Array = ffi::Buffer<ffi::F32, 4>;
+using Info = ffi::Buffer<ffi::S32, 3>;
+using LogSum = ffi::Buffer<ffi::F32, 3>;
+
+void Prepare(Attention& all, const Settings& settings, const Array& query, const Array& keys,
+             const Array& values, const Info& q_info, const Info& k_info) {
+  const auto shape = query.dimensions();
+  all.shape = {shape[0], shape[1], keys.dimensions()[1], shape[2], keys.dimensions()[2], shape[3]};
+  all.settings = settings;
+  all.query = query.typed_data();
+  all.keys = keys.typed_data();
+  all.values = values.typed_data();
+  all.q_info = reinterpret_cast<const QueryInfo*>(q_info.typed_data());
+  all.k_info = k_info.typed_data();
+  all.walk = std::make_shared<const Walk>(all.shape, settings, all.q_info, all.k_info);
+}
+
+template <typename Direction>
+void ComputeAll(ffi::ThreadPool& pool, const Direction& all) {
+  // An item's arithmetic, as if it were bytes.
+  const int64_t work = all.walk->pairs() * all.shape.heads * all.shape.dim;
+  agemem::RunInTurns(pool, agemem::Threads(pool, work), all.items(),
+                     [all](int64_t item) { all.Compute(item); });
+}
+
+// Arguments: query [row, head, token, head_dim], keys and values [row, kv_head, length, head_dim],
+// q_info [row, token, 4] and k_info [row, 2, length]. Results: [row, head, token, head_dim], and
+// the logarithms of what scores' exponentials add up to, [row, head, token].
+ffi::Error RunForward(ffi::ThreadPool pool, Array query, Array keys, Array values, Info q_info,
+                      Info k_info, ffi::Result<Array> mixed,
+                      ffi::Result<LogSum> log_sum, float scale, float softcap,
+                      int64_t window) {
+  Forward all;
+  Prepare(all, {scale, softcap, window}, query, keys, values, q_info, k_info);
+  all.mixed = mixed->typed_data();
+  all.log_sum = log_sum->typed_data();
+  ComputeAll(pool, all);
+  return ffi::Error::Success();
+}
+
+// Arguments: those of forward, its results, and the gradient of the first one. Results: gradients
+// of the query, and of what each head reads of keys and values, [row, head, length, head_dim].
+ffi::Error RunBackward(ffi::ThreadPool pool, Array query, Array keys, Array values, Info q_info,
+                       Info k_info, Array mixed, LogSum log_sum, Array grad,
+                       ffi::Result<Array> q_grad, ffi::Result<Array> k_grad,
+                       ffi::Result<Array> v_grad, float scale, float softcap, int64_t window) {
+  Backward all;
+  Prepare(all, {scale, softcap, window}, query, keys, values, q_info, k_info);
+  all.mixed = mixed.typed_data();
+  all.log_sum = log_sum.typed_data();
+  all.grad = grad.typed_data();
+  all.q_grad = q_grad->typed_data();
+  all.k_grad = k_grad->typed_data();
+  all.v_grad = v_grad->typed_data();
+  ComputeAll(pool, all);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(agemem_forest_forward, RunForward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Info>()
+                                  .Arg<Info>()
+                                  .Ret<Array>()
+                                  .Ret<LogSum>()
+                                  .Attr<float>("scale")
+                                  .Attr<float>("softcap")
+                                  .Attr<int64_t>("window"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(agemem_forest_backward, RunBackward,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Info>()
+                                  .Arg<Info>()
+                                  .Arg<Array>()
+                                  .Arg<LogSum>()
+                                  .Arg<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Attr<float>("scale")
+                                  .Attr<float>("softcap")
+                                  .Attr<int64_t>("window"));
