@@ -211,8 +211,8 @@ def prefill(
     config: DecoderConfig,
     weights: decoder.Weights,
     cache: kv_cache.Cache,
-    sources: Int[Array, " row"],
-    slots: Int[Array, " row"],
+    sources: Int[Array, " row"] | None,
+    slots: Int[Array, " row"] | None,
     tokens: Int[Array, "row token"],
     positions: Int[Array, "row token"],
     *,
@@ -222,12 +222,14 @@ def prefill(
     """Copies what `sources` hold into `slots`, the keys and values of `tokens` added.
 
     Rows that pad the batch carry a slot number past the last one, tokens that pad a
-    row carry a position past the cache: both are dropped when written.
+    row carry a position past the cache: both are dropped when written. Where both are None
+    there is a row for each slot, and nothing is copied.
     """
     first = cache.first(parts)
-    held = _take(first, sources, shards)
+    held = first if slots is None else _take(first, sources, shards)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
-    return cache.with_first(_put(first, slots, held, shards))
+    held = jax.tree.map(_keep, held) if slots is None else _put(first, slots, held, shards)
+    return cache.with_first(held)
 
 
 @functools.partial(jax.jit, static_argnames=("parts", "shards"), donate_argnames=("cache",))

@@ -36,7 +36,7 @@ from agemem_jax.rollout.generation import (
     Generation,
     GenerationRequest,
 )
-from agemem_jax.rollout.prefill_plan import Missing, PrefillPlan
+from agemem_jax.rollout.prefill_plan import Call, PrefillPlan
 
 
 class _Chunk(NamedTuple):
@@ -95,7 +95,7 @@ class Engine:
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
         self._in_flight: _Chunk | None = None
-        self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_rows, shards)
+        self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_row_counts, shards)
         self._held = self._plan.held
         self._cache: kv_cache.Cache | None = None
         slots = config.slots
@@ -325,31 +325,31 @@ class Engine:
         Returns:
           Whether anything was left to do.
         """
-        while rows := self._plan.copies(contexts):
-            self._copy(rows)
-        rows = self._plan.chunks(contexts)
-        if rows:
-            self._prefill_chunk(rows)
-        return bool(rows)
+        while (copies := self._plan.copies(contexts)).rows:
+            self._copy(copies)
+        chunks = self._plan.chunks(contexts)
+        if chunks.rows:
+            self._prefill_chunk(chunks)
+        return bool(chunks.rows)
 
-    def _copy(self, rows: Mapping[int, Missing]) -> None:
+    def _copy(self, call: Call) -> None:
         """One call that takes over contexts which other slots hold whole."""
-        for item in rows.values():
+        for item in call.rows.values():
             self.stats.copied_tokens += item.start - self._held.shared(item.slot, item.context)
             self._held.hold(item.slot, item.context)
-        sources, slots = self._plan.places(rows)
+        sources, slots = self._plan.places(call)
         self._cache = decoding.copy(
             self._cache, jnp.asarray(sources), jnp.asarray(slots), shards=self._plan.shards,
-            parts=self._parts(max(item.start for item in rows.values())),
+            parts=self._parts(max(item.start for item in call.rows.values())),
         )  # fmt: skip
 
-    def _prefill_chunk(self, rows: Mapping[int, Missing]) -> None:
-        count, length = self._plan.rows, self.config.max_length
-        size = self._bucket(max(item.count for item in rows.values()))
-        tokens = np.zeros((count, size), np.int32)
-        positions = np.full((count, size), length, np.int32)
+    def _prefill_chunk(self, call: Call) -> None:
+        length = self.config.max_length
+        size = self._bucket(max(item.count for item in call.rows.values()))
+        tokens = np.zeros((call.count, size), np.int32)
+        positions = np.full((call.count, size), length, np.int32)
         longest = 0
-        for row, (_, slot, source, start, context) in rows.items():
+        for row, (_, slot, source, start, context) in call.rows.items():
             end = min(len(context), start + size)
             tokens[row, : end - start] = context[start:end]
             positions[row, : end - start] = np.arange(start, end)
@@ -357,13 +357,15 @@ class Engine:
             self.stats.prefilled_tokens += end - start
             if source != slot:
                 self.stats.copied_tokens += start - self._held.shared(slot, context)
-        sources, slots = self._plan.places(rows)
+        sources, slots = (
+            (None, None) if call.in_place else map(jnp.asarray, self._plan.places(call))
+        )
         self._cache = decoding.prefill(
-            self._model, self._weights, self._cache, jnp.asarray(sources), jnp.asarray(slots),
+            self._model, self._weights, self._cache, sources, slots,
             jnp.asarray(tokens), jnp.asarray(positions),
             parts=self._parts(longest), shards=self._plan.shards,
         )  # fmt: skip
-        for _, slot, _, start, context in rows.values():
+        for _, slot, _, start, context in call.rows.values():
             self._held.hold(slot, context[: start + size])
 
     def _start(self, requests: Sequence[GenerationRequest]) -> None:

@@ -15,7 +15,9 @@ class EngineConfig:
     Attributes:
       slots: generations that run side by side.
       max_length: longest prompt plus response, in tokens; the cache length.
-      prefill_rows: slots prefilled by one call.
+      prefill_rows: slots prefilled by one call, at most.
+      prefill_fewer_rows: how many rows a call may have instead, ascending, so that few slots
+        cost less than the most.
       prefill_buckets: chunk lengths of a prefill, ascending; a longer rest is cut.
       prefill_calls: prefill calls between two decode chunks, so that long prompts hold
         up nothing that decodes.
@@ -39,6 +41,7 @@ class EngineConfig:
     slots: int = 16
     max_length: int = 1024
     prefill_rows: int = 8
+    prefill_fewer_rows: tuple[int, ...] = ()
     prefill_buckets: tuple[int, ...] = (32, 128)
     prefill_calls: int = 4
     attend_buckets: tuple[int, ...] = (256, 512)
@@ -65,13 +68,20 @@ class EngineConfig:
 
     @property
     def row_counts(self) -> tuple[int, ...]:
-        below = [rows for rows in sorted(self.decode_rows) if 0 < rows < self.slots]
-        return (*below, self.slots)
+        return _up_to(self.slots, self.decode_rows)
+
+    @property
+    def prefill_row_counts(self) -> tuple[int, ...]:
+        return _up_to(self.prefill_rows, self.prefill_fewer_rows)
 
     @property
     def attend_lengths(self) -> tuple[int, ...]:
-        below = [length for length in sorted(self.attend_buckets) if length < self.max_length]
-        return (*below, self.max_length)
+        return _up_to(self.max_length, self.attend_buckets)
+
+
+def _up_to(most: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Ascending sizes, of which the last one is `most`."""
+    return (*(size for size in sorted(sizes) if 0 < size < most), most)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ Slots are split into shards, one for each group of devices that shares a cache. 
 the same number of rows for every shard, and a slot takes over from slots of its shard only.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,43 +33,53 @@ class Missing(NamedTuple):
     context: Int[np.ndarray, " token"]
 
 
+class Call(NamedTuple):
+    """What one call computes or copies.
+
+    Attributes:
+      count: rows of all shards, padding included.
+      rows: what there is to do, by its row.
+      in_place: whether each slot has a row, and takes nothing over from another one.
+    """
+
+    count: int
+    rows: dict[int, Missing]
+    in_place: bool
+
+
 class PrefillPlan:
     """What slots hold, and what to do next so that they hold what they should."""
 
-    def __init__(self, slots: int, length: int, rows: int, shards: int):
-        """Of `slots` slots in `shards` shards, with `rows` rows in a call of all shards."""
+    def __init__(self, slots: int, length: int, row_counts: Sequence[int], shards: int):
+        """Of `slots` slots in `shards` shards, with calls of `row_counts` rows of all shards."""
         self.held = HeldPrefixes(slots, length, shards)
-        self._slots_per_shard, self._rows_per_shard = slots // shards, -(-rows // shards)
+        self._slots_per_shard = slots // shards
+        self._row_counts = sorted({-(-rows // shards) for rows in row_counts})  # of a shard
         self.shards = shards
-
-    @property
-    def rows(self) -> int:
-        """Rows of a call, padding included."""
-        return self.shards * self._rows_per_shard
 
     @property
     def first_slots(self) -> range:
         """The first slot of every shard."""
         return range(0, self.shards * self._slots_per_shard, self._slots_per_shard)
 
-    def copies(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> dict[int, Missing]:
-        """Contexts that another slot holds whole, by their row in a call."""
+    def copies(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Call:
+        """Contexts that another slot holds whole."""
         whole = (item for item in self._missing(contexts) if not item.count)
-        return self._rows(self._deal(whole))
+        return self._call(self._deal(whole))
 
-    def chunks(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> dict[int, Missing]:
-        """What to compute next, the shortest first, by its row in a call.
+    def chunks(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Call:
+        """What to compute next, the shortest first.
 
         A slot whose context another slot of the call is about to compute waits for it.
         """
         items = sorted(self._missing(contexts), key=lambda item: (item.count, item.slot))
-        return self._rows(self._deal(items, waits=True))
+        return self._call(self._deal(items, waits=True))
 
-    def places(self, rows: Mapping[int, Missing]) -> Int[np.ndarray, "2 row"]:
+    def places(self, call: Call) -> Int[np.ndarray, "2 row"]:
         """Sources and slots of all rows of a call, counted from the first of their shard."""
         size = self._slots_per_shard
-        places = np.full((2, self.rows), size, np.int32)
-        for row, item in rows.items():
+        places = np.full((2, call.count), size, np.int32)
+        for row, item in call.rows.items():
             places[:, row] = item.source % size, item.slot % size
         return places
 
@@ -84,16 +94,22 @@ class PrefillPlan:
         chosen: dict[int, list[Missing]] = {}
         for item in items:
             beside = chosen.setdefault(item.slot // self._slots_per_shard, [])
-            if len(beside) == self._rows_per_shard:
+            if len(beside) == self._row_counts[-1]:
                 continue
             ahead = max((common_prefix(item.context, other.context) for other in beside), default=0)
             if not waits or ahead <= item.start + _WORTH_WAITING:
                 beside.append(item)
         return chosen
 
-    def _rows(self, chosen: Mapping[int, list[Missing]]) -> dict[int, Missing]:
-        return {
-            shard * self._rows_per_shard + place: item
+    def _call(self, chosen: Mapping[int, list[Missing]]) -> Call:
+        most = max(map(len, chosen.values()), default=0)
+        count = next(size for size in self._row_counts if size >= most)
+        all_items = [item for items in chosen.values() for item in items]
+        if count == self._slots_per_shard and all(x.source == x.slot for x in all_items):
+            return Call(self.shards * count, {x.slot: x for x in all_items}, in_place=True)
+        rows = {
+            shard * count + place: item
             for shard, items in chosen.items()
             for place, item in enumerate(items)
         }
+        return Call(self.shards * count, rows, in_place=False)

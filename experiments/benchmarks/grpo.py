@@ -76,10 +76,13 @@ class Step:
         )
         length, group = shape.length, GRPO.group_size
         # Prompts are computed once for a group, observations for every episode.
-        rows = shape.episodes if shape.turns > 1 else shape.prompts
+        fewer, rows = (), shape.prompts
+        if shape.turns > 1:
+            fewer, rows = (shape.prompts,), shape.episodes
         self.engine = Engine(
             EngineConfig(
-                slots=shape.episodes, max_length=length, prefill_rows=rows,
+                slots=shape.episodes, max_length=length,
+                prefill_rows=rows, prefill_fewer_rows=fewer,
                 weights=shapes.weights_order(),
                 prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
                 attend_buckets=tuple(range(256, length, 256)), chunk=shape.new,

@@ -113,6 +113,37 @@ def test_slots_that_take_over_from_each_other_at_once_get_what_they_asked_for(
     }
 
 
+def test_a_call_has_few_rows_or_all_in_place_and_gives_the_same(
+    model, weights, engine_config, monkeypatch
+):
+    calls, prefill = [], decoding.prefill
+
+    def watched(*args, **options):
+        slots, tokens = args[4:6]
+        calls.append((len(tokens), slots is None))
+        return prefill(*args, **options)
+
+    monkeypatch.setattr(decoding, "prefill", watched)
+    generated = []
+    for most, fewer in ((3, ()), (4, (1,))):
+        config = dataclasses.replace(engine_config, prefill_rows=most, prefill_fewer_rows=fewer)
+        engine = Engine(config, model, STOP)
+        engine.load(weights)
+        calls.clear()
+        alone, *later = prompts(50, 20, 25, 30)
+        engine.submit(request(2, alone, max_tokens=30))
+        done = {each.slot: each for each in engine.step()}
+        for slot, prompt in zip((0, 1, 3), later, strict=True):  # while the first one decodes
+            engine.submit(request(slot, prompt, seed=slot))
+        while engine.pending:
+            done.update({each.slot: each for each in engine.step()})
+        generated.append(done)
+        assert calls == ([(3, False)] * 2 if most == 3 else [(1, False), (4, True)])
+    for slot, first in generated[0].items():
+        assert generated[1][slot].token_ids == first.token_ids
+        np.testing.assert_allclose(generated[1][slot].log_probs, first.log_probs, atol=1e-5)
+
+
 def test_a_generation_depends_neither_on_its_slot_nor_on_its_neighbours(
     model, weights, engine_config, engine
 ):
