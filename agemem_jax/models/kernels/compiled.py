@@ -22,7 +22,7 @@ from absl import logging
 from agemem_jax.models import weights_cache
 
 Result = jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...]
-LANES = 16  # numbers in a vector, as in cpu.h
+LANES = 16  # of the widest vectors of cpu.h, which the others divide
 _COMPILERS = ("c++", "g++", "clang++")
 
 
