@@ -528,10 +528,9 @@ void ComputeAll(ffi::ThreadPool& pool, const Direction& all) {
 // Arguments: query [row, head, token, head_dim], keys and values [row, kv_head, length, head_dim],
 // q_info [row, token, 4] and k_info [row, 2, length]. Results: [row, head, token, head_dim], and
 // the logarithms of what scores' exponentials add up to, [row, head, token].
-ffi::Error RunForward(ffi::ThreadPool pool, Array query, Array keys, Array values, Info q_info,
-                      Info k_info, ffi::Result<Array> mixed,
-                      ffi::Result<LogSum> log_sum, float scale, float softcap,
-                      int64_t window) {
+ffi::Error RunForward(ffi::ThreadPool pool, float scale, float softcap, int64_t window,
+                      Array query, Array keys, Array values, Info q_info, Info k_info,
+                      ffi::Result<Array> mixed, ffi::Result<LogSum> log_sum) {
   Forward all;
   Prepare(all, {scale, softcap, window}, query, keys, values, q_info, k_info);
   all.mixed = mixed->typed_data();
@@ -542,10 +541,10 @@ ffi::Error RunForward(ffi::ThreadPool pool, Array query, Array keys, Array value
 
 // Arguments: those of forward, its results, and the gradient of the first one. Results: gradients
 // of the query, and of what each head reads of keys and values, [row, head, length, head_dim].
-ffi::Error RunBackward(ffi::ThreadPool pool, Array query, Array keys, Array values, Info q_info,
-                       Info k_info, Array mixed, LogSum log_sum, Array grad,
-                       ffi::Result<Array> q_grad, ffi::Result<Array> k_grad,
-                       ffi::Result<Array> v_grad, float scale, float softcap, int64_t window) {
+ffi::Error RunBackward(ffi::ThreadPool pool, float scale, float softcap, int64_t window,
+                       Array query, Array keys, Array values, Info q_info, Info k_info,
+                       Array mixed, LogSum log_sum, Array grad, ffi::Result<Array> q_grad,
+                       ffi::Result<Array> k_grad, ffi::Result<Array> v_grad) {
   Backward all;
   Prepare(all, {scale, softcap, window}, query, keys, values, q_info, k_info);
   all.mixed = mixed.typed_data();
@@ -558,36 +557,30 @@ ffi::Error RunBackward(ffi::ThreadPool pool, Array query, Array keys, Array valu
   return ffi::Error::Success();
 }
 
+// What both take.
+auto Bind() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Attr<float>("scale")
+      .Attr<float>("softcap")
+      .Attr<int64_t>("window")
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Info>()
+      .Arg<Info>();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(agemem_forest_forward, RunForward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Info>()
-                                  .Arg<Info>()
-                                  .Ret<Array>()
-                                  .Ret<LogSum>()
-                                  .Attr<float>("scale")
-                                  .Attr<float>("softcap")
-                                  .Attr<int64_t>("window"));
+                              Bind().Ret<Array>().Ret<LogSum>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(agemem_forest_backward, RunBackward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Array>()
-                                  .Arg<Info>()
-                                  .Arg<Info>()
+                              Bind()
                                   .Arg<Array>()
                                   .Arg<LogSum>()
                                   .Arg<Array>()
                                   .Ret<Array>()
                                   .Ret<Array>()
-                                  .Ret<Array>()
-                                  .Attr<float>("scale")
-                                  .Attr<float>("softcap")
-                                  .Attr<int64_t>("window"));
+                                  .Ret<Array>());
