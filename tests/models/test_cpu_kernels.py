@@ -237,6 +237,18 @@ def test_padding_of_blocks_sees_nothing():
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("tokens", "dim", "message"),
+    [(32, 8, "Heads of 8 do not divide"), (24, 16, "Rows of 24 queries do not divide")],
+)
+def test_what_does_not_divide_is_told(tokens, dim, message):
+    rows = jnp.zeros((1, 1, tokens, dim))
+    q_info, k_info = jnp.zeros((1, tokens, 4), jnp.int32), jnp.zeros((1, 2, tokens), jnp.int32)
+    with pytest.raises(ValueError, match=message):
+        forest_cpu.attend(Tiling(0.25), rows, rows, rows, q_info, k_info)
+
+
+@needs_compiler
 def test_packed_rows_in_bfloat16_are_those_in_float32_rounded():
     query = draw(1, 64, 4, 16)
     keys, values = draw(1, 2, 64, 16), draw(1, 2, 64, 16, seed=1)

@@ -36,6 +36,15 @@ def supports(head_dim: int) -> bool:
     return head_dim % LANES == 0
 
 
+def check_heads(head_dim: int) -> None:
+    """Raises a ValueError where a kernel would read past heads of this size."""
+    if not supports(head_dim):
+        raise ValueError(
+            f"Heads of {head_dim} do not divide into vectors of {LANES}; model.attention must be "
+            "'plain' for them."
+        )
+
+
 def call(target: str, result: Result) -> Callable[..., Any]:
     """The kernel of this name, as `jax.ffi.ffi_call` gives it.
 

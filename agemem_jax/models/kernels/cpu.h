@@ -86,7 +86,7 @@ inline Floats Exp(Floats x) {
   return parts.scale + parts.rest;
 }
 
-// As exact near 0, too, since nothing near 1 is subtracted from 1.
+// The hyperbolic tangent. It is as exact near 0, since nothing near 1 is subtracted from 1.
 inline Floats Tanh(Floats x) {
   const Exponential parts = ExpInParts(x < 0.0f ? 2.0f * x : -2.0f * x);
   const Floats less = (parts.scale - 1.0f) + parts.rest;  // than 1, of e^(-2|x|)

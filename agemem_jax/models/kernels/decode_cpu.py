@@ -40,10 +40,7 @@ def attend(
     Raises:
       ValueError: the kernel cannot be compiled, or heads do not divide into vectors.
     """
-    if not compiled.supports(query.shape[-1]):
-        raise ValueError(
-            f"Heads of {query.shape[-1]} do not divide into vectors of {compiled.LANES}."
-        )
+    compiled.check_heads(query.shape[-1])
     mixed = compiled.call(_TARGET, jax.ShapeDtypeStruct(query.shape, jnp.float32))(
         query.astype(jnp.float32), positions.astype(jnp.int32), *keys, *values,
         scale=np.float32(scale), softcap=np.float32(softcap), window=np.int64(window),

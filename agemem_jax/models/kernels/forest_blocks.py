@@ -1,4 +1,4 @@
-"""Attention along the paths of a forest by XLA alone, for CPU and GPU.
+"""Attention along the paths of a forest by XLA alone, for GPUs, and for CPUs without a compiler.
 
 Blocks of queries that need about as many blocks of keys walk together, party by party: step s
 takes the s-th block of keys that each of a party needs, and there are as many steps as the one

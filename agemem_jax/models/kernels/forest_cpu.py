@@ -1,7 +1,7 @@
 """Attention along the paths of a forest on CPUs, by forest_cpu.cc.
 
 XLA's CPU backend computes products of blocks on one thread each, and writes down what lies between
-them. Here it stays in the processor's caches, and blocks are of 16 tokens.
+them. Here it stays in the processor's caches, and is looked at by 16 keys, not by 64.
 """
 
 import functools
@@ -31,7 +31,7 @@ def attend(
     What is not in float32 is computed in it.
 
     Raises:
-      ValueError: the kernel cannot be compiled.
+      ValueError: the kernel cannot be compiled, or something does not divide.
     """
     return _forward(tiling, query, keys, values, q_info, k_info)[0]
 
@@ -76,6 +76,11 @@ def _like(x):
 
 
 def _call(target: str, results, tiling: Tiling, *arguments):
+    query, keys = arguments[:2]
+    compiled.check_heads(query.shape[-1])
+    for name, length in (("queries", query.shape[2]), ("keys", keys.shape[2])):
+        if length % BLOCK:
+            raise ValueError(f"Rows of {length} {name} do not divide into blocks of {BLOCK}.")
     return compiled.call(target, results)(
         *arguments, scale=np.float32(tiling.scale), softcap=np.float32(tiling.softcap),
         window=np.int64(tiling.window),
