@@ -1,12 +1,11 @@
 """Grain pipeline: batches of tasks from any random-access source.
 
-The iterator's state says exactly which batch comes next, so that a run resumed from a
-checkpoint (`grain.checkpoint.CheckpointSave` and `CheckpointRestore`) sees the tasks that
-an uninterrupted run would have seen.
+The iterator's state is the number of tasks that all processes have been given, so that a
+resumed run goes on with the next task, whatever its batches and however many its processes.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import grain
@@ -42,6 +41,45 @@ def make_source(name: str, split: str, **options: Any) -> TaskSource:
     return SOURCES[name](split, **options)
 
 
+class TaskIterator(grain.DatasetIterator):
+    """Lists of tasks, one after the other; made by `task_iterator`.
+
+    A Grain iterator, so that Orbax and `grain.checkpoint` save and restore it. Its state is
+    `{"tasks": n}`, the tasks that all shards together have been given. The states of before,
+    `{"next_index": n}`, counted batches; they are read as batches of this iterator's size.
+    """
+
+    def __init__(
+        self, dataset: grain.MapDataset, batch_size: int, shard_index: int, shard_count: int
+    ):
+        super().__init__()
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._shard_index = shard_index
+        self._shard_count = shard_count
+        self._tasks = 0
+
+    def __next__(self) -> list[Task]:
+        end = self._tasks + self._batch_size * self._shard_count
+        if end > len(self._dataset):
+            raise StopIteration
+        batch = [
+            self._dataset[index]
+            for index in range(self._tasks + self._shard_index, end, self._shard_count)
+        ]
+        self._tasks = end
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"tasks": self._tasks}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        if "tasks" in state:
+            self._tasks = int(state["tasks"])
+        else:
+            self._tasks = int(state["next_index"]) * self._batch_size * self._shard_count
+
+
 def task_iterator(
     source: TaskSource,
     batch_size: int,
@@ -51,7 +89,7 @@ def task_iterator(
     num_epochs: int | None = None,
     shard_index: int = 0,
     shard_count: int = 1,
-) -> grain.DatasetIterator:
+) -> TaskIterator:
     """Iterates over lists of `batch_size` tasks.
 
     The order is global: of the epochs laid end to end, shard i of n takes every n-th task
@@ -91,12 +129,4 @@ def task_iterator(
     dataset = grain.MapDataset.source(source).seed(seed)
     if shuffle:
         dataset = dataset.shuffle()
-    dataset = dataset.repeat(num_epochs)
-    dataset = dataset[shard_index : len(dataset) - len(dataset) % shard_count : shard_count]
-    dataset = dataset.batch(batch_size, drop_remainder=True, batch_fn=_as_list)
-    # Batches are cheap to make beside a rollout: a little read-ahead is enough.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
-
-
-def _as_list(tasks: Sequence[Task]) -> list[Task]:
-    return list(tasks)
+    return TaskIterator(dataset.repeat(num_epochs), batch_size, shard_index, shard_count)

@@ -94,6 +94,29 @@ def test_orbaxs_new_checkpointer_gives_the_exact_next_batch_too(tmp_path):
     assert take(second, 4) == expected
 
 
+@pytest.mark.parametrize("batch, shards", [(4, 1), (1, 1), (7, 1), (2, 3), (3, 4)])
+def test_another_batch_size_or_number_of_shards_still_plays_every_task_once(batch, shards):
+    first = task_iterator(Numbered(96), 8, 3)
+    played = sum(take(first, 3), [])
+    resumed = [
+        task_iterator(Numbered(96), batch, 3, shard_index=i, shard_count=shards)
+        for i in range(shards)
+    ]
+    for iterator in resumed:
+        iterator.set_state(first.get_state())
+    while len(played) + batch * shards <= 96:
+        played += [number for iterator in resumed for number in numbers(next(iterator))]
+    assert len(set(played)) == len(played) >= 96 - batch * shards + 1
+
+
+def test_a_position_counted_in_batches_by_an_older_version_is_the_same_position():
+    old = task_iterator(Numbered(50), 4, 3)
+    old.set_state({"next_index": 3})
+    new = task_iterator(Numbered(50), 4, 3)
+    take(new, 3)
+    assert old.get_state() == new.get_state() and take(old, 4) == take(new, 4)
+
+
 def test_shards_divide_the_global_batch_of_one_process():
     alone = take(task_iterator(Numbered(10), 6, 4), 7)
     shards = [
