@@ -14,9 +14,10 @@ import rich
 from absl import app, flags, logging
 
 from agemem_jax.evaluation import reports
-from agemem_jax.evaluation.evaluate import Evaluator, find_methods, read_config
+from agemem_jax.evaluation.evaluate import Evaluator, find_methods
 from agemem_jax.evaluation.methods import METHODS
 from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.run_record import read_config
 from experiments import cli
 from experiments.workdir import WORKDIR
 

@@ -10,11 +10,11 @@ tokenizer with chat template. A LoRA run is merged into its base model, or, with
 
 from absl import app, flags, logging
 
-from agemem_jax.evaluation.evaluate import read_config
 from agemem_jax.models import decoder, hf_export
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.training import components
 from agemem_jax.training.policy import restore_weights
+from agemem_jax.training.run_record import read_config
 from experiments import cli
 from experiments.workdir import WORKDIR
 

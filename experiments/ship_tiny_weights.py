@@ -5,11 +5,11 @@ python experiments/ship_tiny_weights.py --workdir=runs/tiny_warmup
 
 from absl import app, logging
 
-from agemem_jax.evaluation.evaluate import read_config
 from agemem_jax.models.loading import assets
 from agemem_jax.models.weight_files import save_params
 from agemem_jax.training import components
 from agemem_jax.training.policy import restore_weights
+from agemem_jax.training.run_record import read_config
 from experiments import cli
 from experiments.workdir import WORKDIR
 

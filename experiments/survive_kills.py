@@ -26,9 +26,9 @@ import psutil
 import rich
 from absl import flags, logging
 
-from agemem_jax.evaluation.evaluate import read_config
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.run_record import read_config
 from agemem_jax.training.trainer import Trainer
 from experiments import cli
 from experiments.workdir import WORKDIR

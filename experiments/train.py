@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
 from agemem_jax.training.interruption import EXIT_STATUS, Interrupted, Interruption
-from agemem_jax.training.trainer import Trainer, write_config
+from agemem_jax.training.trainer import train
 from experiments import cli
 from experiments.workdir import WORKDIR
 
@@ -47,9 +47,8 @@ def main(argv):
     interruption.listen()
     if jax.default_backend() == "tpu":
         interruption.watch_maintenance()
-    write_config(config, WORKDIR.value)
     try:
-        Trainer(config, WORKDIR.value, interruption).run()
+        train(config, WORKDIR.value, interruption)
     except Interrupted:
         logging.info("Stopped; the same command goes on from here.")
         sys.exit(EXIT_STATUS)

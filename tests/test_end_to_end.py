@@ -1,8 +1,10 @@
 """The binaries' `main`, on a small configuration: train, kill, resume, evaluate."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 from absl import flags
 
+from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.interruption import EXIT_STATUS
 from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.run_record import read_config
 from agemem_jax.training.trainer import Trainer
 from experiments import evaluate, train
 
@@ -84,8 +88,7 @@ def finished(config_file, tmp_path_factory):
 
 
 def final_state(workdir):
-    config = evaluate.read_config(workdir)
-    return Trainer(config, workdir).restore()
+    return Trainer(read_config(workdir), workdir).restore()
 
 
 def test_training_closes_every_phase_with_a_checkpoint_and_writes_metrics(finished):
@@ -97,6 +100,63 @@ def test_training_closes_every_phase_with_a_checkpoint_and_writes_metrics(finish
     assert all(line["sampling_gap_max"] < 1e-4 for line in grpo)
     assert all(line["skipped"] == 0 for line in lines)
     assert list((finished / "tensorboard").glob("events*"))
+
+
+def contents(folder):
+    """Every file under a folder, with what it holds."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, config_file, caplog):
+    before = contents(finished)
+    run_main(train.main, f"--config={config_file}", f"--workdir={finished}")
+    assert "is finished: all iterations are done" in caplog.text
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("--config.seed=1", "seed is 0 there and 1 now"),
+        ("--config.model.lora_rank=4", "model.lora_rank is 0 there"),
+        ("--config.backbone=smollm2-135m", "backbone is"),
+        ("--config.curriculum.iterations=(3,2,2)", "Phase phase1 of this run has ended after 2"),
+        ("--config.curriculum.iterations=(2,2,1)", "Phase phase3 of this run has ended after 2"),
+    ],
+)
+def test_a_refused_start_leaves_a_finished_run_as_it_was(finished, config_file, override, told):
+    before = contents(finished)
+    with pytest.raises(ValueError) as error:
+        run_main(train.main, f"--config={config_file}", f"--workdir={finished}", override)
+    assert told in str(error.value)
+    assert contents(finished) == before
+
+
+def test_more_iterations_and_another_batch_continue_a_finished_run(finished, config_file, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "longer")
+    record = (workdir / "config.json").read_bytes()
+    run_main(
+        train.main, f"--config={config_file}", f"--workdir={workdir}",
+        "--config.curriculum.iterations=(2,2,3)", "--config.curriculum.tasks_per_iteration=4",
+    )  # fmt: skip
+    assert (workdir / "config.json").read_bytes() == record
+    changed = json.loads((workdir / "config_changes.jsonl").read_text())["changes"]
+    assert set(changed) == {"curriculum.iterations", "curriculum.tasks_per_iteration"}
+    lines = read_metrics(workdir / "metrics.jsonl")
+    assert lines[:-1] == read_metrics(finished / "metrics.jsonl")
+    assert (lines[-1]["step"], lines[-1]["phase"], lines[-1]["iteration"]) == (10, "phase3", 3)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    assert checkpoints.find_phase("phase3").step == 10
+    state, _ = Trainer(run_config_of(workdir, (2, 2, 3), 4), workdir).restore()
+    assert int(state.step) == 10
+
+
+def run_config_of(workdir, iterations, tasks):
+    config = read_config(workdir)
+    curriculum = dataclasses.replace(
+        config.curriculum, iterations=iterations, tasks_per_iteration=tasks
+    )
+    return dataclasses.replace(config, curriculum=curriculum)
 
 
 def test_a_second_run_of_the_same_seed_gives_the_same_metrics(finished, config_file, tmp_path):

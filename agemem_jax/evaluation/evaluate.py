@@ -1,13 +1,11 @@
 """Plays held-out tasks with each method under test and measures what came out."""
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Sequence
 
 import jax
-from etils import epath
 
 from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
@@ -17,7 +15,7 @@ from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.training import components, run_config
+from agemem_jax.training import components
 from agemem_jax.training.policy import restore_weights
 from agemem_jax.training.run_config import RunConfig
 
@@ -95,17 +93,3 @@ def find_methods(names: Sequence[str]) -> list[Method]:
     if unknown:
         raise ValueError(f"Unknown method {unknown[0]!r}; known: {', '.join(METHODS)}.")
     return [METHODS[name] for name in names]
-
-
-def read_config(workdir: str | os.PathLike) -> RunConfig:
-    """The configuration that a run was trained with.
-
-    Raises:
-      FileNotFoundError: there is no run in `workdir`.
-    """
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; --workdir must name the directory of a training run."
-        )
-    return run_config.from_dict(json.loads(path.read_text()))

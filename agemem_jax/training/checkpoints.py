@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
 from agemem_jax.parallel import processes
-from agemem_jax.training import integrity
+from agemem_jax.training import integrity, run_config, run_record
 from agemem_jax.training.checkpoint_parts import (
     JSON_FILE,
     CheckpointInfo,
@@ -29,6 +29,7 @@ from agemem_jax.training.checkpoint_parts import (
     abstract,
     split_state,
 )
+from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.train_state import TrainState
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -43,9 +44,18 @@ class Checkpoints:
         the one before takes its place, so 2 is the least.
       read_only: for evaluation beside a run that may still write: never writes, never
         cleans up.
+      config: of the run. It is written into every checkpoint, and compared with that of
+        every checkpoint that is read.
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 3, read_only: bool = False):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int = 3,
+        read_only: bool = False,
+        config: RunConfig | None = None,
+    ):
         if keep < 2:
             raise ValueError(
                 f"Checkpoints got keep = {keep}; it must be at least 2, so that one is left when "
@@ -55,6 +65,7 @@ class Checkpoints:
         if "://" not in os.fspath(directory):  # Orbax wants the whole path
             self.directory = self.directory.absolute()
         self._keep = keep
+        self._config = config
         self._read_only = read_only
         self._writers: dict[epath.Path, ocp.training.Checkpointer] = {}
         self._damaged: list[CheckpointInfo] = []
@@ -108,6 +119,7 @@ class Checkpoints:
             "layout": {name: integrity.layout(part) for name, part in parts.items()},
             "frozen": self._fingerprint_frozen(state),
             "has_iterator": iterator is not None,
+            "config": None if self._config is None else run_record.as_values(self._config),
         }
         checkpointables = {**parts, "record": JsonFile(record)}
         if iterator is not None:  # the same number in every process, whatever share it reads
@@ -194,6 +206,19 @@ class Checkpoints:
             f"None of the {len(infos)} checkpoints in {self.directory} is intact (the newest is "
             f"{infos[0].path}); put an intact copy there, or start a run in another directory."
         )
+
+    def position(self) -> dict[str, Any] | None:
+        """Where the run stands by its newest readable checkpoint; None where it has none.
+
+        Raises:
+          ValueError: it was written under another configuration.
+        """
+        for info in self.all():
+            try:
+                return self._read_record(info)["position"]
+            except DamagedCheckpoint as error:
+                logging.error("%s Looking at the one before it.", error)
+        return None
 
     def find_phase(self, name: str) -> CheckpointInfo:
         """The checkpoint that closed phase `name`.
@@ -284,6 +309,11 @@ class Checkpoints:
         expected = {"position", "layout", "frozen", "has_iterator"}
         if not isinstance(record, dict) or not expected <= record.keys():
             raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: its record is broken.")
+        written = record.get("config")  # absent in checkpoints of earlier versions
+        if written is not None and self._config is not None:
+            run_record.refuse_conflicts(
+                f"The checkpoint {info.path}", run_config.from_dict(written), self._config
+            )
         return record
 
     def _read(self, info: CheckpointInfo, wanted: dict[str, Any]) -> dict[str, Any]:

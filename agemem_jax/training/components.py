@@ -1,10 +1,12 @@
 """Builds the parts of a run from its configuration: backbone, tasks, judge, player."""
 
 import functools
+import hashlib
 import os
 from typing import Any
 
 import jax
+from absl import logging
 from jax.sharding import Mesh
 
 from agemem_jax.memory.embedders import Embedder, make_embedder
@@ -14,7 +16,7 @@ from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_f
 from agemem_jax.rewards.judges import Judge, OfflineJudge
 from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
 from agemem_jax.rollout.player import Player
-from agemem_jax.tasks.pipeline import make_source
+from agemem_jax.tasks.pipeline import TaskSource, make_source
 from agemem_jax.training import train_state
 from agemem_jax.training.run_config import ModelConfig, RunConfig
 
@@ -70,7 +72,7 @@ def build_player(config: RunConfig, backbone: Backbone, mesh: Mesh | None = None
     return Player(backbone.config, chat, config.engine, embedder, config.memory.entries, mesh)
 
 
-def build_source(config: RunConfig, split: str) -> Any:
+def build_source(config: RunConfig, split: str) -> TaskSource:
     """The random-access source of tasks for "train" or for evaluation."""
     tasks = config.tasks
     size = tasks.train_size if split == "train" else tasks.eval_size
@@ -82,6 +84,41 @@ def build_source(config: RunConfig, split: str) -> Any:
         train_file=tasks.train_file, validation_file=tasks.validation_file,
         config=tasks.hotpotqa,
     )  # fmt: skip
+
+
+def check_source(source: TaskSource, config: RunConfig) -> None:
+    """Compares the training data with what a run asks of it; says what will be cut.
+
+    Raises:
+      ValueError: one iteration would play a task twice.
+    """
+    wanted = config.curriculum.tasks_per_iteration
+    if wanted > len(source):
+        raise ValueError(
+            f"curriculum.tasks_per_iteration is {wanted}, but the training data holds "
+            f"{len(source)} task(s); lower it to that, or give more data."
+        )
+    looked_at = [source[index] for index in _spread(len(source), 100)]
+    longest = max(len(task.messages) for task in looked_at)
+    if longest > config.episode.max_messages and 1 in config.episode.stages:
+        logging.warning(
+            "episode.max_messages is %d, but tasks have up to %d messages in Stage 1: those behind "
+            "it are never said.", config.episode.max_messages, longest,
+        )  # fmt: skip
+
+
+def identify_source(source: TaskSource) -> dict[str, Any]:
+    """What tells one set of tasks from another: how many there are, and which are where."""
+    digest = hashlib.blake2b(digest_size=8)
+    for index in _spread(len(source), 16):
+        digest.update(source[index].task_id.encode() + b"\0")
+    return {"tasks": len(source), "digest": digest.hexdigest()}
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """At most `count` indices below `size`, from the first to the last."""
+    count = min(size, count)
+    return [index * (size - 1) // max(1, count - 1) for index in range(count)]
 
 
 def build_judge(config: RunConfig, workdir: str | os.PathLike) -> Judge:

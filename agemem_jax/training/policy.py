@@ -42,7 +42,7 @@ def restore_weights(
 
     def start(params: PyTree) -> Weights:
         state = train_state.create(
-            model, params, config.optimizer, keep_reference=False,
+            model, params, config.rl_optimizer, keep_reference=False,
             key=jax.random.key(config.seed),
         )  # fmt: skip
         return train_state.weights(state)
@@ -53,7 +53,8 @@ def restore_weights(
         return decoder.in_compute_dtype(model, weights) if as_trained else weights
 
     shardings = None if mesh is None else train_state.weight_shardings(model, mesh)
-    checkpoints = Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True)
+    folder = epath.Path(workdir) / "checkpoints"
+    checkpoints = Checkpoints(folder, read_only=True, config=config)
     infos = checkpoints.all()
     if trained and not infos:
         raise ValueError(

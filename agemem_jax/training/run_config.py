@@ -261,6 +261,30 @@ class RunConfig:
                 f"segment can have {needed} tokens (episode.max_context_tokens and the longest "
                 "response); raise it."
             )
+        _ = self.warmup_optimizer, self.rl_optimizer  # whether their schedules fit
+
+    @property
+    def warmup_optimizer(self) -> OptimizerConfig:
+        """The optimiser of the warm-up; by default its schedule is as long as that."""
+        return _with_length(self.warmup.optimizer, self.warmup.steps)
+
+    @property
+    def rl_optimizer(self) -> OptimizerConfig:
+        """The optimiser of all phases behind the warm-up.
+
+        By default its schedule is as long as they are: iterations times epochs times minibatches.
+        """
+        updates = self.grpo.epochs * self.grpo.minibatches
+        return _with_length(self.optimizer, sum(self.curriculum.iterations) * updates)
+
+
+def _with_length(optimizer: OptimizerConfig, steps: int) -> OptimizerConfig:
+    """`optimizer` with `steps` for `total_steps` that are not given."""
+    if optimizer.total_steps is not None:
+        return optimizer
+    if steps:  # what is not trained needs no schedule
+        optimizer.check_length(steps)
+    return dataclasses.replace(optimizer, total_steps=max(steps, optimizer.warmup_steps + 1))
 
 
 def default_config() -> ml_collections.ConfigDict:

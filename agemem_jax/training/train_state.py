@@ -32,7 +32,8 @@ class OptimizerConfig:
       learning_rate: the peak.
       warmup_steps: optimiser steps of linear rise from 0; the first step is not zero.
       schedule: "constant" or "cosine" after the warm-up.
-      total_steps: optimiser steps until a cosine ends, warm-up included.
+      total_steps: optimiser steps until a cosine ends, warm-up included; None takes those of
+        the run (see `RunConfig.rl_optimizer`), so that more iterations stretch it.
       final_fraction: what the cosine ends at, as a share of the peak.
       b1, b2, eps: of Adam.
       weight_decay: decoupled; norms, biases and other vectors are left alone.
@@ -42,7 +43,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-5
     warmup_steps: int = 0
     schedule: str = "constant"
-    total_steps: int = 1000
+    total_steps: int | None = None
     final_fraction: float = 0.1
     b1: float = 0.9
     b2: float = 0.95
@@ -73,10 +74,24 @@ class OptimizerConfig:
                 f"optimizer.schedule is {self.schedule!r}; it must be one of "
                 f"{', '.join(SCHEDULES)}."
             )
-        if self.schedule == "cosine" and self.total_steps <= self.warmup_steps:
+        if self.total_steps is not None and self.total_steps < 1:
             raise ValueError(
-                f"optimizer.total_steps is {self.total_steps}; a cosine schedule needs more than "
-                f"optimizer.warmup_steps, which is {self.warmup_steps}."
+                f"optimizer.total_steps is {self.total_steps}; it must be at least 1, or None for "
+                "those of the run."
+            )
+        if self.total_steps is not None and self.schedule == "cosine":
+            self.check_length(self.total_steps)
+
+    def check_length(self, total_steps: int) -> None:
+        """Whether the schedule fits into so many steps.
+
+        Raises:
+          ValueError: a cosine would have to end before it begins.
+        """
+        if self.schedule == "cosine" and total_steps <= self.warmup_steps:
+            raise ValueError(
+                f"optimizer.total_steps is {total_steps} (by default, those of the run); a cosine "
+                f"schedule needs more than optimizer.warmup_steps, which is {self.warmup_steps}."
             )
 
 
@@ -104,8 +119,14 @@ class TrainState:
 
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:
-    """Learning rate by optimiser step, counted from 0."""
+    """Learning rate by optimiser step, counted from 0.
+
+    Raises:
+      ValueError: a cosine without `total_steps`.
+    """
     if config.schedule == "cosine":
+        if config.total_steps is None:
+            raise ValueError("A cosine schedule needs optimizer.total_steps.")
         steps = config.total_steps - config.warmup_steps
         after = optax.cosine_decay_schedule(config.learning_rate, steps, config.final_fraction)
     else:

@@ -9,7 +9,6 @@ iteration's tasks, on its own devices; they meet to agree on shapes, and in the 
 """
 
 import dataclasses
-import json
 import os
 import time
 
@@ -27,7 +26,14 @@ from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
-from agemem_jax.training import components, curriculum, packing, train_state, update
+from agemem_jax.training import (
+    components,
+    curriculum,
+    packing,
+    run_record,
+    train_state,
+    update,
+)
 from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
@@ -35,17 +41,39 @@ from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.metrics import MetricsWriter
+from agemem_jax.training.position import Position
 from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.summary import summarise
 
 
-@dataclasses.dataclass
-class Position:
-    """Where a run stands: phase number, iterations done in it, and in all."""
+def train(
+    config: RunConfig, workdir: str | os.PathLike, interruption: Interruption | None = None
+) -> None:
+    """Trains `config` in `workdir` from where it stands; says so where it is finished.
 
-    phase: int = 0
-    iteration: int = 0
-    step: int = 0
+    Raises:
+      ValueError: the run in `workdir` is one of another configuration, or cannot be taken up;
+        nothing was loaded or written then.
+      Interrupted, SaveFailed, TrainingFault: see `Trainer.run`.
+    """
+    run_record.check(config, workdir)
+    phases = curriculum.phases(config)
+    if not phases:
+        raise ValueError(
+            "There is nothing to train: curriculum.iterations and warmup.steps are all 0."
+        )
+    folder = epath.Path(workdir) / "checkpoints"
+    record = Checkpoints(folder, read_only=True, config=config).position()
+    if record is not None:
+        position = Position.from_record(record, phases)
+        if position.phase(phases) is None:
+            done = ", ".join(f"{name} {count}" for name, count in position.ended.items())
+            logging.info(
+                "The run in %s is finished: all iterations are done (%s). More in "
+                "curriculum.iterations continue it.", workdir, done,
+            )  # fmt: skip
+            return
+    Trainer(config, workdir, interruption).run()
 
 
 class Trainer:
@@ -65,11 +93,12 @@ class Trainer:
           interruption: tells when to stop.
 
         Raises:
-          ValueError: the configuration does not fit the devices of this job.
+          ValueError: the configuration does not fit the devices of this job, or is not that
+            of the run in `workdir`.
         """
+        run_record.check(config, workdir)
         self.config = config
         self.workdir = epath.Path(workdir)
-        self.workdir.mkdir(parents=True, exist_ok=True)
         self.interruption = interruption or Interruption()
         self.faults = Faults(config.faults)
         self.mesh, self._rollout_mesh = make_mesh(config.mesh), make_rollout_mesh(config.mesh)
@@ -79,18 +108,23 @@ class Trainer:
         self.backbone = components.build_backbone(config, self.mesh)
         self.player = components.build_player(config, self.backbone, self._rollout_mesh)
         self.judge = components.build_judge(config, self.workdir)
+        source = components.build_source(config, "train")
+        components.check_source(source, config)
+        self._data = components.identify_source(source)
         self.iterator = task_iterator(
-            components.build_source(config, "train"),
+            source,
             self._share(config.curriculum.tasks_per_iteration, "curriculum.tasks_per_iteration"),
             seed=config.seed,
             shard_index=self._process,
             shard_count=self._processes,
         )
-        self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=config.curriculum.keep)
+        self.checkpoints = Checkpoints(
+            self.workdir / "checkpoints", keep=config.curriculum.keep, config=config
+        )
         self.metrics = MetricsWriter(self.workdir, enabled=processes.is_primary())
         self.position = Position()
         self._saved_step = -1
-        self.state = self._fresh_state(self._phase_optimizer(0))
+        self.state = self._fresh_state(self._phase_optimizer(self.phases[0]))
         self._started = time.monotonic()
         self._steps_at_start = 0
 
@@ -103,12 +137,13 @@ class Trainer:
           TrainingFault: more went wrong than `config.faults` allows.
         """
         self.restore()
+        if processes.is_primary():
+            run_record.write(self.config, self.workdir, self.position.step)
         self.metrics.forget_after(self.position.step)
         processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
         try:
-            while self.position.phase < len(self.phases):
-                phase = self.phases[self.position.phase]
+            while (phase := self.position.phase(self.phases)) is not None:
                 logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
                 if phase.name == curriculum.WARMUP:
                     self._run_warmup(phase)
@@ -160,7 +195,7 @@ class Trainer:
         prefix = self.player.rules(phase.episode).shared_prefix
         vocabulary = range(self.backbone.config.vocab_size)
         sft_update = update.make_sft_update(
-            self.backbone.config, config.warmup.optimizer, mesh=self.mesh
+            self.backbone.config, config.warmup_optimizer, mesh=self.mesh
         )
         while self.position.iteration < phase.iterations:
             self._stop_if_asked()
@@ -195,7 +230,7 @@ class Trainer:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""
         config = self.config
         grpo_update = update.make_update(
-            self.backbone.config, config.grpo, config.optimizer,
+            self.backbone.config, config.grpo, config.rl_optimizer,
             temperature=config.temperature, mesh=self.mesh,
         )  # fmt: skip
         score = update.make_score(
@@ -317,9 +352,9 @@ class Trainer:
         shardings = train_state.weight_shardings(config, mesh)
         return arrays.to_rollout_mesh(mesh, weights, shardings)
 
-    def _phase_optimizer(self, phase: int):
-        warmup = self.phases[phase].name == curriculum.WARMUP
-        return self.config.warmup.optimizer if warmup else self.config.optimizer
+    def _phase_optimizer(self, phase: curriculum.Phase):
+        warmup = phase.name == curriculum.WARMUP
+        return self.config.warmup_optimizer if warmup else self.config.rl_optimizer
 
     def _fresh_state(self, optimizer, params=None) -> train_state.TrainState:
         return train_state.create(
@@ -336,14 +371,20 @@ class Trainer:
         restored = self.checkpoints.restore_latest(self.state, self.iterator)
         if restored is not None:
             self.state, position = restored
-            self.position = Position(**position)
+            data = position.get("data", self._data)  # absent in earlier checkpoints
+            if data != self._data:
+                raise ValueError(
+                    f"The run in {self.workdir} was trained on {data['tasks']} tasks, and the "
+                    f"training data now is another, of {self._data['tasks']} tasks; give it the "
+                    "data that it had, or take another --workdir."
+                )
+            self.position = Position.from_record(position, self.phases)
             self._saved_step = self.position.step
             logging.info("Continuing at step %d", self.position.step)
         return self.state, self.position
 
     def _finish_iteration(self, phase: curriculum.Phase, values, timing) -> None:
-        self.position.iteration += 1
-        self.position.step += 1
+        self.position = self.position.advance()
         step = self.position.step
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
         values |= self.faults.take()
@@ -355,11 +396,10 @@ class Trainer:
 
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""
-        self.position.phase += 1
-        self.position.iteration = 0
-        if phase.name == curriculum.WARMUP and self.position.phase < len(self.phases):
+        self.position = self.position.close(phase)
+        if phase.name == curriculum.WARMUP and len(self.phases) > 1:
             self.state = train_state.restart(
-                self.backbone.config, self.state, self.config.optimizer,
+                self.backbone.config, self.state, self.config.rl_optimizer,
                 keep_reference=self.config.grpo.beta > 0, mesh=self.mesh,
             )  # fmt: skip
         self._save(phase_end=phase.name)
@@ -367,7 +407,7 @@ class Trainer:
     def _save(self, phase_end: str | None, *, wait: bool = True) -> None:
         self.checkpoints.save(
             self.position.step, self.state, self.iterator,
-            dataclasses.asdict(self.position), phase_end=phase_end, wait=wait,
+            {**self.position.to_record(), "data": self._data}, phase_end=phase_end, wait=wait,
         )  # fmt: skip
         self._saved_step = self.position.step
 
@@ -390,12 +430,3 @@ class Trainer:
             parts.append(f"{timing['sampled_tokens_per_second']:.0f} tokens/s")
         parts.append(f"{timing['seconds']:.1f} s, {left / 60:.1f} min left")
         logging.info("  ".join(parts))
-
-
-def write_config(config: RunConfig, workdir: str | os.PathLike) -> None:
-    """Keeps the run's configuration beside its results, for evaluation; once in a job."""
-    if not processes.is_primary():
-        return
-    path = epath.Path(workdir) / "config.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")

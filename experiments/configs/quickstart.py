@@ -9,16 +9,13 @@ by seed, and the memory quality MQ from 37 % to 55 or 70 %; docs/results.md has 
 
 from experiments.configs import tiny
 
-ITERATIONS = 30
-
 
 def get_config():
     config = tiny.get_config()
     config.curriculum.schedule = "joint"
-    config.curriculum.iterations = (ITERATIONS,)
+    config.curriculum.iterations = (30,)
     # Twice this rate breaks the response format within a few iterations.
     config.optimizer.learning_rate = 4e-4
     config.optimizer.warmup_steps = 4
     config.optimizer.schedule = "cosine"
-    config.optimizer.total_steps = ITERATIONS
     return config

@@ -153,7 +153,7 @@ def decode(example: dict[str, Any]) -> Row:
 
 
 def prepare(
-    data_dir: str | Path,
+    data_dir: str | Path | None = None,
     *,
     manual_dir: str | Path | None = None,
     train_file: str = TRAIN_FILE,
@@ -162,7 +162,8 @@ def prepare(
     """Returns the builder, its data written below `data_dir` (once) and ready to read.
 
     Args:
-      data_dir: where TensorFlow Datasets keeps prepared data.
+      data_dir: where prepared data is kept; None is TensorFlow Datasets' own folder,
+        TFDS_DATA_DIR or ~/tensorflow_datasets.
       manual_dir: directory with the JSON files; None downloads the official ones.
       train_file, validation_file: names of the files in `manual_dir`.
 
@@ -188,7 +189,8 @@ def prepare(
         config = HotpotQABuilderConfig(
             name=f"distractor-{digest}", train_file=train_file, validation_file=validation_file
         )
-    builder = HotpotQA(data_dir=str(data_dir), config=config, file_format="array_record")
+    folder = None if data_dir is None else str(Path(data_dir).expanduser())
+    builder = HotpotQA(data_dir=folder, config=config, file_format="array_record")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     )

@@ -68,7 +68,7 @@ class HotpotQASource:
     def __init__(
         self,
         split: str,
-        data_dir: str | Path,
+        data_dir: str | Path | None = None,
         *,
         manual_dir: str | Path | None = None,
         train_file: str | None = None,

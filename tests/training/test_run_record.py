@@ -1,0 +1,189 @@
+"""What a second start of a run may change, and that a refused one changes nothing."""
+
+import dataclasses
+import json
+
+import pytest
+
+from agemem_jax.training import run_config, run_record
+from agemem_jax.training.curriculum import Phase
+from agemem_jax.training.position import Position
+
+BASE = run_config.RunConfig()
+
+
+def changed(**values):
+    """`BASE` with options set by dotted name, dots written as double underscores."""
+    config = run_config.default_config()
+    for name, value in values.items():
+        group = config
+        *path, last = name.split("__")
+        for part in path:
+            group = group[part]
+        group[last] = value
+    return run_config.build(config)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"curriculum__iterations": (45,)},
+        {"curriculum__tasks_per_iteration": 4, "curriculum__checkpoint_every": 3},
+        {"mesh__fsdp": 2},
+        {"judge__base_url": "http://elsewhere/v1"},
+        {"tasks__eval_size": 10, "evaluation__temperature": 0.0},
+        {"engine__slots": 4, "packing__rows": 2},
+    ],
+)
+def test_what_may_change_is_let_through_and_written_down(tmp_path, values):
+    run_record.write(BASE, tmp_path, step=0)
+    before = (tmp_path / "config.json").read_bytes()
+    given = changed(**values)
+    run_record.check(given, tmp_path)
+    run_record.write(given, tmp_path, step=7)
+    run_record.write(given, tmp_path, step=9)  # the same again is nothing new
+    assert (tmp_path / "config.json").read_bytes() == before
+    (line,) = (tmp_path / "config_changes.jsonl").read_text().splitlines()
+    names = {name.replace("__", ".") for name in values}
+    assert json.loads(line)["step"] == 7 and set(json.loads(line)["changes"]) == names
+    run_record.write(BASE, tmp_path, step=11)  # back to what it was
+    assert len((tmp_path / "config_changes.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "values, told",
+    [
+        ({"seed": 1}, "seed is 0 there and 1 now"),
+        ({"backbone": "smollm2-135m"}, 'backbone is "tiny" there'),
+        ({"model__lora_rank": 8}, "model.lora_rank is 0 there and 8 now"),
+        ({"model__lora_alpha": 32.0, "temperature": 0.5}, "model.lora_alpha is 16.0 there"),
+        ({"engine__weights": "int8"}, "engine.weights"),
+        ({"judge__model": "other"}, "judge.model"),
+        ({"optimizer__learning_rate": 1e-3}, "optimizer.learning_rate"),
+        ({"tasks__name": "hotpotqa"}, "tasks.name"),
+    ],
+)
+def test_everything_else_is_refused_by_name_and_nothing_is_written(tmp_path, values, told):
+    run_record.write(BASE, tmp_path, step=0)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError) as error:
+        run_record.check(changed(**values), tmp_path)
+    assert told in str(error.value) and "--workdir" in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_record_of_an_older_version_takes_the_defaults_of_options_it_does_not_have(tmp_path):
+    values = run_record.as_values(BASE)
+    del values["faults"], values["grpo"]["drop_zero_variance"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    run_record.check(BASE, tmp_path)
+    with pytest.raises(ValueError, match="grpo.drop_zero_variance is false there"):
+        run_record.check(changed(grpo__drop_zero_variance=True), tmp_path)
+
+
+def test_a_record_that_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0,')
+    with pytest.raises(ValueError, match="config.json, the record of a run, cannot be read"):
+        run_record.check(BASE, tmp_path)
+
+
+def test_every_option_that_may_change_exists():
+    names = run_record._flat(run_record.as_values(BASE))
+    for pattern in run_record.MAY_CHANGE:
+        assert any(run_record.fnmatch.fnmatch(name, pattern) for name in names), pattern
+
+
+# Positions.
+
+
+def phases(**iterations):
+    return tuple(
+        Phase(name, count, BASE.episode, BASE.rewards) for name, count in iterations.items()
+    )
+
+
+def test_a_run_goes_through_its_phases_one_after_the_other():
+    plan = phases(warmup=2, joint=1)
+    position, seen = Position(), []
+    while (phase := position.phase(plan)) is not None:
+        seen.append(phase.name)
+        position = position.advance()
+        if position.iteration == phase.iterations:
+            position = position.close(phase)
+    assert seen == ["warmup", "warmup", "joint"]
+    assert position == Position({"warmup": 2, "joint": 1}, 0, 3)
+    assert Position.from_record(json.loads(json.dumps(position.to_record())), plan) == position
+
+
+def test_more_iterations_take_the_last_phase_up_again():
+    record = Position({"warmup": 2, "joint": 5}, 0, 7).to_record()
+    position = Position.from_record(record, phases(warmup=2, joint=8))
+    assert position == Position({"warmup": 2}, 5, 7)
+    assert position.phase(phases(warmup=2, joint=8)).name == "joint"
+
+
+def test_a_phase_under_way_can_be_given_more_or_less_but_not_less_than_is_done():
+    record = Position({}, 5, 5).to_record()
+    for count in (5, 6, 20):
+        assert Position.from_record(record, phases(joint=count)).iteration == 5
+    with pytest.raises(ValueError, match="5 iterations of phase joint are done.* asks for 4"):
+        Position.from_record(record, phases(joint=4))
+
+
+@pytest.mark.parametrize(
+    "ended, iteration, plan, told",
+    [
+        ({"joint": 5}, 0, {"joint": 4}, "has ended after 5 iterations.* asks for 4"),
+        ({"warmup": 5}, 0, {"warmup": 6, "joint": 4}, "Phase warmup .* has ended"),
+        ({"phase1": 2}, 1, {"phase1": 3, "phase2": 2}, "Phase phase1 .* has ended"),
+        ({"phase1": 2, "phase2": 2}, 0, {"phase1": 3, "phase2": 2}, "Phase phase1"),
+        ({"phase1": 2}, 0, {"phase2": 2}, "asks for 0"),
+        ({"phase2": 2}, 0, {"phase1": 2, "phase2": 2}, "phase2, which comes behind it"),
+    ],
+)
+def test_a_phase_that_has_ended_and_is_not_the_last_stays_as_it_was(ended, iteration, plan, told):
+    record = {"ended": ended, "iteration": iteration, "step": 0}
+    with pytest.raises(ValueError, match=told):
+        Position.from_record(record, phases(**plan))
+
+
+def test_positions_of_earlier_versions_named_the_phase_by_number():
+    plan = phases(warmup=3, phase1=2, phase2=2)
+    inside = Position.from_record({"phase": 1, "iteration": 1, "step": 4}, plan)
+    assert inside == Position({"warmup": 3}, 1, 4)
+    end = Position.from_record({"phase": 3, "iteration": 0, "step": 7}, plan)
+    assert end == Position({"warmup": 3, "phase1": 2, "phase2": 2}, 0, 7)
+    longer = Position.from_record(
+        {"phase": 3, "iteration": 0, "step": 7}, phases(warmup=3, phase1=2, phase2=6)
+    )
+    assert longer == Position({"warmup": 3, "phase1": 2}, 2, 7)
+
+
+# Schedules.
+
+
+def test_a_schedule_is_as_long_as_the_run_unless_it_is_given():
+    config = changed(
+        curriculum__iterations=(6,), grpo__epochs=2, grpo__minibatches=3, warmup__steps=9,
+        optimizer__schedule="cosine",
+    )  # fmt: skip
+    assert config.rl_optimizer.total_steps == 36
+    assert config.warmup_optimizer.total_steps == 9
+    assert config.optimizer.total_steps is None  # so that more iterations stretch it
+    longer = dataclasses.replace(
+        config, curriculum=dataclasses.replace(config.curriculum, iterations=(12,))
+    )
+    assert longer.rl_optimizer.total_steps == 72
+    given = changed(optimizer__schedule="cosine", optimizer__total_steps=50)
+    assert given.rl_optimizer.total_steps == 50
+
+
+def test_a_cosine_that_would_end_before_it_begins_is_refused():
+    with pytest.raises(ValueError, match="optimizer.total_steps is 6 .*warmup_steps, which is 6"):
+        changed(
+            curriculum__iterations=(6,), optimizer__schedule="cosine", optimizer__warmup_steps=6
+        )
