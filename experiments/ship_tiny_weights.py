@@ -3,15 +3,20 @@
 python experiments/ship_tiny_weights.py --workdir=runs/tiny_warmup
 """
 
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+
 from absl import app, logging
 
+from agemem_jax.commands import cli
+from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.models.loading import assets
 from agemem_jax.models.weight_files import save_params
 from agemem_jax.training import components
 from agemem_jax.training.policy import restore_weights
 from agemem_jax.training.run_record import read_config
-from experiments import cli
-from experiments.workdir import WORKDIR
 
 
 def main(argv):

@@ -20,18 +20,20 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+
 import jax
 import numpy as np
 import psutil
 import rich
 from absl import flags, logging
 
+from agemem_jax.commands import cli
+from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.run_record import read_config
 from agemem_jax.training.trainer import Trainer
-from experiments import cli
-from experiments.workdir import WORKDIR
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)

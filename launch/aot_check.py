@@ -23,22 +23,17 @@ import humanize
 import jax
 import rich
 from absl import app, flags
-from ml_collections import config_flags
 from rich import box
 from rich import table as rich_table
 
+from agemem_jax.commands import cli, config_flag
 from agemem_jax.planning import ahead_of_time
 from agemem_jax.planning.advice import advise
 from agemem_jax.planning.chips import Topology
 from agemem_jax.planning.footprint import Footprint, TooLarge, measure
 from agemem_jax.training import run_config
-from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    str(pathlib.Path(__file__).parents[1] / "experiments/configs/qwen2.5_7b_hotpotqa.py"),
-    "Config file; see experiments/configs.",
-)
+_CONFIG = config_flag.define(default="qwen2.5_7b_hotpotqa")
 _BACKBONE = flags.DEFINE_string("backbone", None, "Short for --config.backbone.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip, and how many along each dimension.")
 _FUNCTIONS = flags.DEFINE_list("functions", list(ahead_of_time.FUNCTIONS), "Which ones to compile.")

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from absl import flags
 
+from agemem_jax.commands import evaluate, train
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.interruption import EXIT_STATUS
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.run_record import read_config
 from agemem_jax.training.trainer import Trainer
-from experiments import evaluate, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = """
-from experiments.configs import tiny
+from agemem_jax.configs import tiny
 
 def get_config():
     config = tiny.get_config()

@@ -3,11 +3,11 @@
 import jax
 import pytest
 
+from agemem_jax.configs import quickstart
 from agemem_jax.models.decoder import Weights
 from agemem_jax.protocol.events import FormatEvent, ToolEvent
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.training import components, run_config
-from experiments.configs import quickstart
 
 
 @pytest.fixture(scope="module")

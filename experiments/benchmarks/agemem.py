@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from agemem_jax.configs import quickstart, smollm2_hotpotqa
 from agemem_jax.rollout.player import Player, group_rollouts
 from agemem_jax.rollout.trajectory import Segment, Trajectory
 from agemem_jax.training import components, packing, run_config, train_state, update
@@ -18,7 +19,6 @@ from agemem_jax.training.policy import restore_weights
 from agemem_jax.training.run_config import RunConfig
 from experiments.benchmarks.options import Options
 from experiments.benchmarks.timing import Case, Timing, interleaved, measure
-from experiments.configs import quickstart, smollm2_hotpotqa
 
 
 def run_episodes(options: Options) -> list[Case]:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from agemem_jax.commands import cli
 from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
@@ -23,7 +24,6 @@ from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
-from experiments import cli
 from experiments.benchmarks import shapes
 from experiments.benchmarks.options import Options
 from experiments.benchmarks.peers.peak_memory import peak_memory

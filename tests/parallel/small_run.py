@@ -15,14 +15,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from agemem_jax.commands import cli
+from agemem_jax.configs import tiny
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
 from agemem_jax.training import trainer as trainer_lib
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
-from experiments import cli
-from experiments.configs import tiny
 
 
 def small_config(model: str, mesh: list[int] | None, remat: bool = False) -> run_config.RunConfig:

@@ -1,17 +1,25 @@
-"""How the binaries start: wrong input is told in one sentence instead of a traceback."""
+"""How the programs start: wrong input is told in one sentence instead of a traceback.
+
+--help shows a program's docstring and the flags that this package defines, --version the
+package's version; both need no other flag.
+"""
 
 import ctypes
+import inspect
 import pathlib
 import sys
 from collections.abc import Callable
 
 import jax
-from absl import app, logging
+from absl import app, flags, logging
 
+import agemem_jax
 from agemem_jax.models import weights_cache
 
 # Of mallopt(3): no mappings of their own for large blocks, nothing ever given back, one arena.
 _MALLOC_OPTIONS = {-4: 0, -1: -1, -8: 1}
+_HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
+_VERSION = {"--version", "-version"}
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -33,7 +41,26 @@ def run(main: Callable[[list[str]], None]) -> None:
             logging.debug("Traceback:", exc_info=True)
             sys.exit(f"Error: {error}")
 
-    app.run(guarded, flags_parser=_parse)
+    asked = set(sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None])
+    if asked & _HELP:
+        print(_help(sys.modules[main.__module__]))
+    elif asked & _VERSION:
+        print(f"agemem_jax {agemem_jax.__version__}")
+    else:
+        app.run(guarded, flags_parser=_parse)
+
+
+def _help(program) -> str:
+    """The docstring of a program's module, and the flags of it and of what it shares."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    own = [name for name in modules if name.startswith("agemem_jax.") or name == sys.argv[0]]
+    shown = sorted((flag for name in own for flag in modules[name]), key=lambda flag: flag.name)
+    lines = [inspect.cleandoc(program.__doc__), "", "Flags:"]
+    for flag in shown:
+        named = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+        default = "" if flag.default in (None, False) else f" Default: {flag.default_as_str}."
+        lines.append(flags.text_wrap(f"{named}: {flag.help}{default}", 100, "    ", "  "))
+    return "\n".join(lines)
 
 
 def keep_compiled_programs() -> None:
@@ -66,10 +93,10 @@ def _is_worth_showing(record) -> bool:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; an unknown option of a locked config is told in one sentence, too."""
+    """Parses flags; a wrong one and an unknown option are told in one sentence, too."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         logging.debug("Traceback:", exc_info=True)
         text = " ".join(str(error.args[-1] if error.args else error).split())
         sys.exit(f"Error: wrong flag or config file: {text}")

@@ -12,7 +12,7 @@ the second starts from what the first shipped, on other demonstrations:
     python experiments/ship_tiny_weights.py --workdir=runs/tiny_warmup_again
 """
 
-from experiments.configs import tiny
+from agemem_jax.configs import tiny
 
 
 def get_config(round: str = "first"):

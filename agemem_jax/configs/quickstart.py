@@ -7,7 +7,7 @@ experiments/configs/tiny_warmup.py). Expect J on held-out tasks to rise from 8 %
 by seed, and the memory quality MQ from 37 % to 55 or 70 %; docs/results.md has the table.
 """
 
-from experiments.configs import tiny
+from agemem_jax.configs import tiny
 
 
 def get_config():

@@ -1,0 +1,58 @@
+"""Trains an agent: warm-up on demonstrations, then step-wise GRPO.
+
+    agemem-train --config=quickstart --workdir=runs/a
+
+--config takes a file, too. Any option can be changed by a flag, for instance --config.seed=1.
+A run continues from the newest checkpoint in its work directory; the same command starts and
+resumes it.
+
+Asked to stop by SIGTERM, Ctrl-C or a notice of maintenance, it saves and ends with status 75.
+Several processes run one job: docs/launching.md.
+"""
+
+import sys
+
+import jax
+from absl import app, flags, logging
+
+from agemem_jax.commands import cli, config_flag
+from agemem_jax.commands.workdir import WORKDIR
+from agemem_jax.parallel import processes
+from agemem_jax.training import run_config
+from agemem_jax.training.interruption import EXIT_STATUS, Interrupted, Interruption
+from agemem_jax.training.trainer import train
+
+_CONFIG = config_flag.define()
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes, which Slurm, Cloud TPU or Kubernetes started."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where none did.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.", 0)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_timeout", 60, "Seconds of silence after which a process counts as dead.", 1
+)
+flags.mark_flag_as_required("config")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value or any(value is not None for value in given):
+        processes.initialize(*given, heartbeat_timeout=_HEARTBEAT.value)
+    config = run_config.build(_CONFIG.value)
+    interruption = Interruption()
+    interruption.listen()
+    if jax.default_backend() == "tpu":
+        interruption.watch_maintenance()
+    try:
+        train(config, WORKDIR.value, interruption)
+    except Interrupted:
+        logging.info("Stopped; the same command goes on from here.")
+        sys.exit(EXIT_STATUS)
+
+
+def run():
+    cli.run(main)
