@@ -49,7 +49,9 @@ def main(argv):
         pairs = zip(played.trajectories, played.rewards, strict=True)
         shown[method.title] = list(pairs)[: _SHOW.value]
 
-    title = f"{config.tasks.name} {config.tasks.eval_split}, {config.backbone}, seed {config.seed}"
+    title = (
+        f"{config.tasks.name} {config.tasks.held_out_split}, {config.backbone}, seed {config.seed}"
+    )
     for table in reports.render_tables(results, title):
         rich.print(table)
     settings = {"temperature": config.evaluation.temperature, "seed": config.seed, "title": title}

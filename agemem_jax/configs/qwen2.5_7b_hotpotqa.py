@@ -21,7 +21,6 @@ def get_config():
     config.model.lora_rank = 32
     config.model.lora_alpha = 64.0
     config.tasks.name = "hotpotqa"
-    config.tasks.eval_split = "validation"
     config.tasks.eval_size = 500
     config.memory.embedder = "minilm"
     config.judge.kind = "llm"

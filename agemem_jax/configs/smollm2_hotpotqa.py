@@ -17,7 +17,6 @@ def get_config():
     config.model.lora_rank = 16
     config.model.lora_alpha = 32.0
     config.tasks.name = "hotpotqa"
-    config.tasks.eval_split = "validation"
     config.tasks.eval_size = 100
     config.tasks.hotpotqa.num_distractors = 1
     config.tasks.hotpotqa.max_words = 40

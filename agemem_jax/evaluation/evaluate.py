@@ -42,7 +42,7 @@ class Evaluator:
         self._backbone = components.build_backbone(config, self._mesh)
         self._player = components.build_player(config, self._backbone, self._mesh)
         self._judge = components.build_judge(config, workdir)
-        source = components.build_source(config, config.tasks.eval_split)
+        source = components.build_source(config, config.tasks.held_out_split)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
 
     def weights(self, trained: bool) -> Weights:

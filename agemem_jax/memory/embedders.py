@@ -41,6 +41,7 @@ _FUNCTION_WORD_WEIGHT = 0.2
 
 _WORD = re.compile(r"\w+")
 _WORD_FEATURES = 4  # places per whole word, so that one collision is not a false match
+EMBEDDERS = ("hashed_ngrams", "minilm")
 _MAX_CACHED_WORDS = 65536
 
 
@@ -126,15 +127,15 @@ def make_embedder(name: str, directory: str | Path | None = None) -> Embedder:
     """The embedder that a configuration names.
 
     Args:
-      name: "hashed_ngrams" or "minilm".
+      name: one of `EMBEDDERS`.
       directory: where MiniLM's model.safetensors, tokenizer.json and config.json are.
 
     Raises:
       ValueError: for an unknown name, or for "minilm" without a directory.
       FileNotFoundError: when the directory lacks one of the files.
     """
-    if name == "hashed_ngrams":
-        return HashedNGramEmbedder()
+    if name not in EMBEDDERS:
+        raise ValueError(f"Unknown embedder {name!r}; choose one of {', '.join(EMBEDDERS)}.")
     if name == "minilm":
         if directory is None:
             raise ValueError(
@@ -145,4 +146,4 @@ def make_embedder(name: str, directory: str | Path | None = None) -> Embedder:
         from agemem_jax.memory.minilm import MiniLMEmbedder
 
         return MiniLMEmbedder.from_directory(directory)
-    raise ValueError(f"Unknown embedder '{name}'; choose 'hashed_ngrams' or 'minilm'.")
+    return HashedNGramEmbedder()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.kernels import compiled, decode_cpu, decode_pallas, forest_cpu
 from agemem_jax.models.kernels.forest import MASKED, Tiling, uses_pallas
 from agemem_jax.models.kernels.forest_attention import cache_attention, forest_attention
@@ -52,6 +53,73 @@ def choose_implementation(configured: str, head_dim: int) -> str:
         with_compiler = backend == "cpu" and compiled.available()
         chosen = "pallas" if backend == "tpu" else "cpp" if with_compiler else "plain"
     return "plain" if chosen == "cpp" and not compiled.supports(head_dim) else chosen
+
+
+def check_device(configured: str) -> None:
+    """Whether this machine runs the attention that is configured.
+
+    Raises:
+      ValueError: it does not.
+    """
+    device = jax.default_backend()
+    if configured == "pallas" and device != "tpu":
+        raise ValueError(
+            f"model.attention is 'pallas', whose kernels run on TPUs, and this is a {device}; "
+            "leave it at 'auto', or 'plain'."
+        )
+    if configured == "cpp" and device != "cpu":
+        raise ValueError(
+            f"model.attention is 'cpp', whose kernels run on CPUs, and this is a {device}; leave "
+            "it at 'auto', or 'plain'."
+        )
+    if configured == "cpp" and not compiled.available():
+        raise ValueError(
+            "model.attention is 'cpp', which needs a C++ compiler, and none was found: install "
+            "g++ or clang, or name one by CXX; or leave it at 'auto'."
+        )
+
+
+def unused_kernels(
+    model: DecoderConfig,
+    cache_lengths: Sequence[int],
+    chunk_lengths: Sequence[int],
+    row_lengths: Sequence[int],
+) -> list[str]:
+    """Why plain products stand in for a kernel that the device has, one sentence each.
+
+    Args:
+      model: whose attention it is.
+      cache_lengths: lengths that a cache is cut to, ascending.
+      chunk_lengths: of prefilled chunks.
+      row_lengths: of packed rows.
+    """
+    chosen = choose_implementation(model.attention, model.head_dim)
+    wanted = choose_implementation(model.attention, compiled.LANES)
+    if wanted == "cpp" != chosen:
+        return [
+            f"Heads of {model.head_dim} do not divide by {compiled.LANES}, so the C++ kernels of "
+            "attention are not used."
+        ]
+    if not uses_pallas(chosen):
+        return []
+    least, gaps = KERNEL_BLOCKS[-1], []
+    if len(cache_lengths) > 1 or cache_lengths[-1] % least:
+        gaps.append(
+            f"engine.max_length is {cache_lengths[-1]} and engine.attend_buckets "
+            f"{tuple(cache_lengths[:-1])}: the kernels for caches want a multiple of {least} and "
+            "no buckets, so plain products take their place."
+        )
+    if wrong := [length for length in chunk_lengths if length % least]:
+        gaps.append(
+            f"engine.prefill_buckets has {wrong[0]}, which is no multiple of {least}: the kernel "
+            "for prefill is not used for it."
+        )
+    if wrong := [length for length in row_lengths if length % least]:
+        gaps.append(
+            f"packing.row_lengths has {wrong[0]}, which is no multiple of {least}: rows are padded "
+            "to one for the kernel."
+        )
+    return gaps
 
 
 def transposes_keys(configured: str) -> bool:

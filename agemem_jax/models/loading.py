@@ -77,6 +77,7 @@ def load_backbone(
     key: Key[Array, ""],
     param_dtype: str = "float32",
     place: Callable[[DecoderConfig], PyTree] | None = None,
+    check: Callable[[DecoderConfig], None] = lambda config: None,
     **changes: Any,
 ) -> Backbone:
     """Loads a backbone.
@@ -88,6 +89,7 @@ def load_backbone(
       key: what random parameters are drawn with.
       param_dtype: of the parameters, "float32" or "bfloat16".
       place: gives the sharding of every parameter; by default all go to the default device.
+      check: is shown the configuration before any parameter is read, and may refuse it.
       **changes: fields of the decoder's configuration: precision and LoRA.
 
     Raises:
@@ -108,6 +110,7 @@ def load_backbone(
         read = _read_gguf if files else _read_hugging_face
         config, read_params, tokenizer = read(files[0] if files else folder, param_dtype)
     config = dataclasses.replace(config, **changes)
+    check(config)
     shardings = None if place is None else place(config)
     if pretrained:
         params = read_params(shardings)

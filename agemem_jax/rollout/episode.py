@@ -76,6 +76,15 @@ class EpisodeConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"episode.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.auto_retrieve < 0:
+            raise ValueError(
+                f"episode.auto_retrieve is {self.auto_retrieve}; it must be 0 (none) or more."
+            )
+        if self.prompt_style not in prompts.STYLES:
+            raise ValueError(
+                f"episode.prompt_style is {self.prompt_style!r}; it must be one of "
+                f"{', '.join(prompts.STYLES)}."
+            )
         if not -1.0 <= self.filter_threshold <= 1.0:
             raise ValueError(
                 f"episode.filter_threshold is {self.filter_threshold}; it is a cosine "

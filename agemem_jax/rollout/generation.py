@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+CACHE_DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("as_trained", "stacked", "int8")
 
 
@@ -60,11 +61,20 @@ class EngineConfig:
             raise ValueError(
                 f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
             )
-        if not self.prefill_buckets or list(self.prefill_buckets) != sorted(self.prefill_buckets):
+        if self.cache_dtype not in CACHE_DTYPES:
             raise ValueError(
-                f"engine.prefill_buckets is {self.prefill_buckets}; it must be a non-empty "
-                "ascending list of chunk lengths."
+                f"engine.cache_dtype is {self.cache_dtype!r}; it must be one of "
+                f"{', '.join(CACHE_DTYPES)}."
             )
+        if not self.prefill_buckets:
+            raise ValueError("engine.prefill_buckets is empty; it needs one chunk length at least.")
+        for name in ("prefill_buckets", "attend_buckets", "prefill_fewer_rows", "decode_rows"):
+            sizes = tuple(getattr(self, name))
+            if sizes != tuple(sorted(set(sizes))) or sizes and sizes[0] < 1:
+                raise ValueError(
+                    f"engine.{name} is {sizes}; it must be an ascending list of numbers of 1 or "
+                    "more."
+                )
 
     @property
     def row_counts(self) -> tuple[int, ...]:

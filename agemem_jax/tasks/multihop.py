@@ -170,25 +170,25 @@ class MultihopConfig:
         for name in ("min_messages", "max_messages", "num_distractors"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                raise ValueError(f"MultihopConfig.{name} must be an integer, not {value!r}.")
+                raise ValueError(f"tasks.multihop.{name} must be an integer, not {value!r}.")
         for name in ("change_probability", "comparison_fraction", "noise_probability"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
-                raise ValueError(f"MultihopConfig.{name} must lie in [0, 1], not {value!r}.")
+                raise ValueError(f"tasks.multihop.{name} must lie in [0, 1], not {value!r}.")
         needed = 3 if self.change_probability > 0 else 2
         if self.max_messages < needed:
             raise ValueError(
-                f"MultihopConfig.max_messages must be at least {needed} when "
+                f"tasks.multihop.max_messages must be at least {needed} when "
                 f"change_probability is {self.change_probability}, not {self.max_messages}."
             )
         if not 0 <= self.min_messages <= self.max_messages:
             raise ValueError(
-                "MultihopConfig.min_messages must lie between 0 and max_messages "
+                "tasks.multihop.min_messages must lie between 0 and max_messages "
                 f"({self.max_messages}), not {self.min_messages}."
             )
         if not 0 <= self.num_distractors <= 50:
             raise ValueError(
-                f"MultihopConfig.num_distractors must lie in [0, 50], not {self.num_distractors}."
+                f"tasks.multihop.num_distractors must lie in [0, 50], not {self.num_distractors}."
             )
 
 

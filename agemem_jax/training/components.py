@@ -10,7 +10,8 @@ from absl import logging
 from jax.sharding import Mesh
 
 from agemem_jax.memory.embedders import Embedder, make_embedder
-from agemem_jax.models import weights_cache
+from agemem_jax.models import attention, weights_cache
+from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone, load_backbone
 from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.rewards.judges import Judge, OfflineJudge
@@ -33,8 +34,29 @@ def build_backbone(config: RunConfig, mesh: Mesh | None = None) -> Backbone:
         init=config.model.init,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         param_dtype=config.model.param_dtype,
+        check=functools.partial(check_model, config),
         **decoder_options(config.model),
     )
+
+
+def check_model(config: RunConfig, model: DecoderConfig) -> None:
+    """Compares a run with the model that it trains; says which kernels will not serve it.
+
+    Raises:
+      ValueError: episodes are longer than what the model was made for, or its attention does
+        not run on this machine.
+    """
+    needed = config.episode.max_length
+    if needed > model.max_positions:
+        raise ValueError(
+            f"episode.max_context_tokens and the longest response need {needed} positions, but "
+            f"backbone {config.backbone} was made for {model.max_positions}; lower the budgets or "
+            "take another backbone."
+        )
+    attention.check_device(model.attention)
+    cached, rows = config.engine.attend_lengths, config.packing.row_lengths
+    for gap in attention.unused_kernels(model, cached, config.engine.prefill_buckets, rows):
+        logging.warning("%s", gap)
 
 
 def decoder_options(model: ModelConfig) -> dict[str, Any]:
@@ -79,7 +101,7 @@ def build_source(config: RunConfig, split: str) -> TaskSource:
     if tasks.name == "multihop":
         return make_source("multihop", split, size=size, seed=0, config=tasks.multihop)
     return make_source(
-        "hotpotqa", split if split == "train" else "validation",
+        "hotpotqa", split,
         data_dir=tasks.data_dir, manual_dir=tasks.manual_dir,
         train_file=tasks.train_file, validation_file=tasks.validation_file,
         config=tasks.hotpotqa,

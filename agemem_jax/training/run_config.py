@@ -6,26 +6,40 @@ option with its default, and change what they need; `build` turns the result int
 """
 
 import dataclasses
+import re
 import types
 import typing
 from typing import Any, Literal
 
 import ml_collections
 
-from agemem_jax.models.config import DTYPES, LORA_TARGETS
+from agemem_jax.memory.embedders import EMBEDDERS
+from agemem_jax.models.config import ATTENTIONS, DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.parallel.mesh import MeshConfig
+from agemem_jax.protocol.chat_formats import CHAT_FORMATS
 from agemem_jax.rewards.total import RewardConfig
 from agemem_jax.rollout.episode import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
+from agemem_jax.tasks import hotpotqa, names
 from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
 from agemem_jax.tasks.multihop import MultihopConfig
+from agemem_jax.training import option_values
 from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.faults import FaultConfig
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
+
+SPLITS = {"multihop": names.SPLITS, "hotpotqa": hotpotqa.SPLITS}
+_MOST_TASKS = 2**31 - 1  # Grain shuffles so many
+_MOST_SEEDS = 2**32
+
+
+def _check_seed(name: str, seed: int) -> None:
+    if not 0 <= seed < _MOST_SEEDS:
+        raise ValueError(f"{name} is {seed}; it must lie in [0, {_MOST_SEEDS}).")
 
 
 def _at_least_one(config: Any, group: str, *names: str) -> None:
@@ -41,8 +55,9 @@ class TaskConfig:
     Attributes:
       name: "multihop" or "hotpotqa".
       train_size, eval_size: tasks in the training and in the held-out source.
-      eval_split: "validation" or "test".
-      data_dir: where prepared HotpotQA data is kept; default: the TFDS directory.
+      eval_split: held-out tasks are of this split: "validation" or "test" of multihop,
+        "validation" of hotpotqa, whose test split has no answers; None is the last of these.
+      data_dir: where prepared HotpotQA data is kept; None is TensorFlow Datasets' folder.
       manual_dir: folder that holds the official HotpotQA JSON files; without it they
         are downloaded.
       train_file, validation_file: names of the HotpotQA files inside `manual_dir`.
@@ -52,7 +67,7 @@ class TaskConfig:
     name: str = "multihop"
     train_size: int = 100_000
     eval_size: int = 200
-    eval_split: str = "test"
+    eval_split: str | None = None
     multihop: MultihopConfig = MultihopConfig()
     hotpotqa: HotpotQATaskConfig = HotpotQATaskConfig()
     data_dir: str | None = None
@@ -64,6 +79,26 @@ class TaskConfig:
         if self.name not in ("multihop", "hotpotqa"):
             raise ValueError(f"tasks.name is {self.name!r}; it must be 'multihop' or 'hotpotqa'.")
         _at_least_one(self, "tasks", "train_size", "eval_size")
+        if self.train_size > _MOST_TASKS:
+            raise ValueError(
+                f"tasks.train_size is {self.train_size}; it must be at most {_MOST_TASKS}."
+            )
+        if self.eval_split is not None and self.eval_split not in SPLITS[self.name]:
+            raise ValueError(
+                f"tasks.eval_split is {self.eval_split!r}; the splits of {self.name} are "
+                f"{', '.join(SPLITS[self.name])}."
+            )
+        files = {"train_file": self.train_file, "validation_file": self.validation_file}
+        for name, file in files.items():
+            if not file or "/" in file:
+                raise ValueError(
+                    f"tasks.{name} is {file!r}; it must be the name of a file in tasks.manual_dir."
+                )
+
+    @property
+    def held_out_split(self) -> str:
+        """The split that is evaluated."""
+        return self.eval_split or SPLITS[self.name][-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +141,24 @@ class ModelConfig:
                 )
         if self.lora_rank < 0:
             raise ValueError(f"model.lora_rank is {self.lora_rank}; it must be 0 or more.")
+        if not self.lora_alpha > 0:
+            raise ValueError(f"model.lora_alpha is {self.lora_alpha}; it must be above 0.")
+        if not 0.0 <= self.lora_dropout < 1.0:
+            raise ValueError(f"model.lora_dropout is {self.lora_dropout}; it must be in [0, 1).")
+        if not self.lora_targets or set(self.lora_targets) - set(LORA_TARGETS):
+            raise ValueError(
+                f"model.lora_targets is {self.lora_targets}; it must be some of "
+                f"{', '.join(LORA_TARGETS)}."
+            )
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"model.attention is {self.attention!r}; it must be one of {', '.join(ATTENTIONS)}."
+            )
+        if self.chat_format is not None and self.chat_format not in CHAT_FORMATS:
+            raise ValueError(
+                f"model.chat_format is {self.chat_format!r}; it must be one of "
+                f"{', '.join(CHAT_FORMATS)}, or None for the tokenizer's own."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +170,10 @@ class MemoryConfig:
 
     def __post_init__(self):
         _at_least_one(self, "memory", "entries")
+        if self.embedder not in EMBEDDERS:
+            raise ValueError(
+                f"memory.embedder is {self.embedder!r}; it must be one of {', '.join(EMBEDDERS)}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +199,9 @@ class JudgeConfig:
     def __post_init__(self):
         if self.kind not in ("offline", "llm"):
             raise ValueError(f"judge.kind is {self.kind!r}; it must be 'offline' or 'llm'.")
+        _at_least_one(self, "judge", "max_concurrency")
+        if not self.timeout > 0:
+            raise ValueError(f"judge.timeout is {self.timeout}; it must be above 0.")
         if self.kind == "llm" and not (self.base_url and self.model):
             raise ValueError("judge.kind is 'llm', which needs judge.base_url and judge.model.")
 
@@ -167,6 +227,8 @@ class WarmupConfig:
 
     def __post_init__(self):
         _at_least_one(self, "warmup", "episodes", "batch")
+        if self.steps < 0:
+            raise ValueError(f"warmup.steps is {self.steps}; it must be 0 or more.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +261,12 @@ class CurriculumConfig:
                 f"curriculum.iterations is {self.iterations}; the {self.schedule} schedule "
                 f"takes {lengths[self.schedule]} number(s) of 0 or more."
             )
-        _at_least_one(self, "curriculum", "tasks_per_iteration", "checkpoint_every", "keep")
+        _at_least_one(self, "curriculum", "tasks_per_iteration", "checkpoint_every")
+        if self.keep < 2:
+            raise ValueError(
+                f"curriculum.keep is {self.keep}; it must be at least 2, so that one checkpoint is "
+                "left when the newest is damaged."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +279,14 @@ class EvaluationConfig:
     temperature: float = 1.0
     seed: int = 0
     bootstrap_samples: int = 10_000
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(
+                f"evaluation.temperature is {self.temperature}; it must be 0 (greedy) or more."
+            )
+        _check_seed("evaluation.seed", self.seed)
+        _at_least_one(self, "evaluation", "bootstrap_samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +313,7 @@ class RunConfig:
     faults: FaultConfig = FaultConfig()
 
     def __post_init__(self):
+        _check_seed("seed", self.seed)
         check_name(self.backbone)
         if self.temperature <= 0:
             raise ValueError(
@@ -330,18 +406,25 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
 
 def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
+    unknown = sorted(set(values) - set(fields)) if isinstance(values, dict) else []
     if unknown:
         raise ValueError(
             f"Unknown option {prefix}{unknown[0]}; known here: {', '.join(sorted(fields))}."
         )
+    if not isinstance(values, dict):
+        raise ValueError(f"{prefix[:-1]} is {values!r}; it is a group of options.")
     hints = typing.get_type_hints(cls)
     arguments = {
         name: _build(hints[name], value, f"{prefix}{name}.")
         if dataclasses.is_dataclass(hints[name])
-        else tuple(value)
-        if isinstance(value, list)
-        else value
+        else option_values.checked(hints[name], value, prefix + name)
         for name, value in values.items()
     }
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        # A group that stands in two places knows the last part of its own name.
+        short = prefix.removesuffix(".").rsplit(".", 1)[-1]
+        if "." not in prefix.removesuffix("."):
+            raise
+        raise ValueError(re.sub(rf"(?<![\w.]){short}\.", prefix, str(error))) from error

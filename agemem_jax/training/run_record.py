@@ -98,7 +98,11 @@ def read(workdir: str | os.PathLike) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        return run_config.from_dict(json.loads(path.read_text()))
+        values = json.loads(path.read_text())
+        tasks = values.get("tasks", {})
+        if tasks.get("name") == "hotpotqa" and tasks.get("eval_split") == "test":
+            tasks["eval_split"] = None  # earlier versions took "validation" for it
+        return run_config.from_dict(values)
     except ValueError as error:  # JSON's errors are among them
         raise ValueError(f"{path}, the record of a run, cannot be read: {error}") from error
 

@@ -82,7 +82,7 @@ def test_a_full_word_cache_starts_anew_without_changing_a_vector(monkeypatch):
 
 def test_unknown_names_and_a_missing_directory_are_refused_in_one_sentence(tmp_path):
     assert make_embedder("hashed_ngrams").dim == 256
-    with pytest.raises(ValueError, match="choose 'hashed_ngrams' or 'minilm'"):
+    with pytest.raises(ValueError, match="choose one of hashed_ngrams, minilm"):
         make_embedder("word2vec")
     with pytest.raises(ValueError, match="needs the directory"):
         make_embedder("minilm")

@@ -1,5 +1,10 @@
 """HotpotQA, distractor setting: official rows, a TFDS builder, and tasks made of them."""
 
-from agemem_jax.tasks.hotpotqa.source import HotpotQASource, HotpotQATaskConfig, to_task
+from agemem_jax.tasks.hotpotqa.source import (
+    SPLITS,
+    HotpotQASource,
+    HotpotQATaskConfig,
+    to_task,
+)
 
-__all__ = ["HotpotQASource", "HotpotQATaskConfig", "to_task"]
+__all__ = ["SPLITS", "HotpotQASource", "HotpotQATaskConfig", "to_task"]

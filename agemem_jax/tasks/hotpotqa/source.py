@@ -27,12 +27,12 @@ class HotpotQATaskConfig:
     def __post_init__(self):
         if self.num_distractors < 0:
             raise ValueError(
-                "HotpotQATaskConfig.num_distractors must not be negative, "
+                "tasks.hotpotqa.num_distractors must not be negative, "
                 f"but is {self.num_distractors}."
             )
         if self.max_words < 1:
             raise ValueError(
-                f"HotpotQATaskConfig.max_words must be at least 1, but is {self.max_words}."
+                f"tasks.hotpotqa.max_words must be at least 1, but is {self.max_words}."
             )
 
 

@@ -1,0 +1,48 @@
+"""Whether the value of an option is of the kind that its dataclass declares.
+
+Ranges are checked by the dataclasses themselves; this is what all of them rely on: numbers
+are finite, whole where whole numbers are meant, and never truth values.
+"""
+
+import math
+import types
+import typing
+from typing import Any, Literal
+
+
+def checked(hint: Any, value: Any, name: str) -> Any:
+    """`value` as an option annotated with `hint` holds it: lists become tuples.
+
+    Args:
+      hint: int, float, str, bool, a `Literal`, `tuple[X, ...]`, or one of them or None.
+      value: as a configuration gives it.
+      name: of the option, for the sentence.
+
+    Raises:
+      ValueError: it is of another kind, or a number that is not finite.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (hint,) = (each for each in arguments if each is not types.NoneType)
+        return checked(hint, value, name)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(arguments)}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"{name} is {value!r}; it must be a list, such as ({value!r},).")
+        return tuple(checked(arguments[0], each, f"{name}, in {value!r},") for each in value)
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, _ACCEPTED[hint]):
+        raise ValueError(f"{name} is {value!r}; it must be {_NAMES[hint]}.")
+    if hint is float:
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it must be a finite number.")
+        return float(value)
+    return value
+
+
+_ACCEPTED = {int: int, float: (int, float), str: str, bool: bool}
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
