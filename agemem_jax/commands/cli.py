@@ -4,17 +4,20 @@
 package's version; both need no other flag.
 """
 
+import contextlib
 import ctypes
 import inspect
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 from absl import app, flags, logging
 
 import agemem_jax
+from agemem_jax.commands import out_of_memory
 from agemem_jax.models import weights_cache
+from agemem_jax.training.interruption import Interrupted, Interruption
 
 # Of mallopt(3): no mappings of their own for large blocks, nothing ever given back, one arena.
 _MALLOC_OPTIONS = {-4: 0, -1: -1, -8: 1}
@@ -25,8 +28,9 @@ _VERSION = {"--version", "-version"}
 def run(main: Callable[[list[str]], None]) -> None:
     """`app.run`, with wrong values and missing files told in one sentence.
 
-    The traceback is logged with `--verbosity=1`. Other errors are bugs and keep theirs.
-    Compiled programs are kept in the cache folder (see `weights_cache`).
+    So are files that cannot be read or written, memory that ran out, and Ctrl-C. The traceback
+    is logged with `--verbosity=1`. Other errors are bugs and keep theirs. Compiled programs are
+    kept in the cache folder (see `weights_cache`).
     """
 
     def guarded(argv):
@@ -35,11 +39,14 @@ def run(main: Callable[[list[str]], None]) -> None:
         keep_freed_memory()
         try:
             main(argv)
-        except (ValueError, OSError, KeyError, AttributeError) as error:
-            if not _is_for_the_user(error):
+        except Exception as error:
+            told = _sentence(error)
+            if told is None:
                 raise
             logging.debug("Traceback:", exc_info=True)
-            sys.exit(f"Error: {error}")
+            sys.exit(f"Error: {told}")
+        except KeyboardInterrupt:
+            sys.exit("Error: Interrupted.")
 
     asked = set(sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None])
     if asked & _HELP:
@@ -100,6 +107,28 @@ def _parse(argv: list[str]) -> list[str]:
         logging.debug("Traceback:", exc_info=True)
         text = " ".join(str(error.args[-1] if error.args else error).split())
         sys.exit(f"Error: wrong flag or config file: {text}")
+
+
+@contextlib.contextmanager
+def stoppable(interruption: Interruption) -> Iterator[None]:
+    """What is done inside of this ends with the status of an `Interrupted`, should one come."""
+    try:
+        with interruption.listening():
+            yield
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(stopped.status)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a person is told of an error; None where it is a bug."""
+    if out_of_memory.is_out_of_memory(error):
+        return out_of_memory.sentence(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, ValueError | OSError | KeyError | AttributeError):
+        return str(error) if _is_for_the_user(error) else None
+    return None
 
 
 def _is_for_the_user(error: Exception) -> bool:

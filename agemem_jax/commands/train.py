@@ -10,8 +10,6 @@ Asked to stop by SIGTERM, Ctrl-C or a notice of maintenance, it saves and ends w
 Several processes run one job: docs/launching.md.
 """
 
-import sys
-
 import jax
 from absl import app, flags, logging
 
@@ -19,7 +17,7 @@ from agemem_jax.commands import cli, config_flag
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
-from agemem_jax.training.interruption import EXIT_STATUS, Interrupted, Interruption
+from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.trainer import train
 
 _CONFIG = config_flag.define()
@@ -44,14 +42,10 @@ def main(argv):
         processes.initialize(*given, heartbeat_timeout=_HEARTBEAT.value)
     config = run_config.build(_CONFIG.value)
     interruption = Interruption()
-    interruption.listen()
-    if jax.default_backend() == "tpu":
-        interruption.watch_maintenance()
-    try:
+    with cli.stoppable(interruption):
+        if jax.default_backend() == "tpu":
+            interruption.watch_maintenance()
         train(config, WORKDIR.value, interruption)
-    except Interrupted:
-        logging.info("Stopped; the same command goes on from here.")
-        sys.exit(EXIT_STATUS)
 
 
 def run():

@@ -12,6 +12,7 @@ from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import Backbone
 from agemem_jax.training import curriculum, train_state
+from agemem_jax.training.checkpoint_parts import CheckpointInfo
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.run_config import RunConfig
 
@@ -53,23 +54,15 @@ def restore_weights(
         return decoder.in_compute_dtype(model, weights) if as_trained else weights
 
     shardings = None if mesh is None else train_state.weight_shardings(model, mesh)
-    folder = epath.Path(workdir) / "checkpoints"
-    checkpoints = Checkpoints(folder, read_only=True, config=config)
-    infos = checkpoints.all()
-    if trained and not infos:
-        raise ValueError(
-            f"{checkpoints.directory} holds no checkpoint; train first, or ask for the weights "
-            "before reinforcement learning."
-        )
-    if not trained:
-        infos = [info for info in infos if info.phase == curriculum.WARMUP]
-        if not infos:
-            if mesh is None:
-                return start(backbone.params)
-            # In one function, which leaves out what is not asked for: an optimiser's state.
-            begin = jax.jit(lambda params: as_read(start(params)), out_shardings=shardings)
-            return begin(backbone.params)
-    logging.info("Weights of %s", infos[0].path)
+    checkpoints = _open(config, workdir)
+    info = _choose(checkpoints, trained)
+    if info is None:
+        if mesh is None:
+            return start(backbone.params)
+        # In one function, which leaves out what is not asked for: an optimiser's state.
+        begin = jax.jit(lambda params: as_read(start(params)), out_shardings=shardings)
+        return begin(backbone.params)
+    logging.info("Weights of %s", info.path)
     template = jax.eval_shape(start, backbone.params)
     if mesh is None:
         alone = SingleDeviceSharding(jax.local_devices()[0])
@@ -79,6 +72,33 @@ def restore_weights(
         template, shardings,
     )  # fmt: skip
     trained_part = template.lora if model.lora_rank else template.params
-    trainable = checkpoints.restore_trainable(infos[0], trained_part)
+    trainable = checkpoints.restore_trainable(info, trained_part)
     weights = train_state.combine(trainable, backbone.params if model.lora_rank else None)
     return weights if mesh is None else as_read(weights)
+
+
+def describe_weights(config: RunConfig, workdir: str | os.PathLike, *, trained: bool) -> str:
+    """Which weights `restore_weights` gives: "backbone", or a checkpoint such as "joint/30".
+
+    Raises:
+      ValueError: `trained`, and the run has no checkpoint.
+    """
+    info = _choose(_open(config, workdir), trained)
+    return "backbone" if info is None else f"{info.phase or 'step'}/{info.step}"
+
+
+def _open(config: RunConfig, workdir: str | os.PathLike) -> Checkpoints:
+    return Checkpoints(epath.Path(workdir) / "checkpoints", read_only=True, config=config)
+
+
+def _choose(checkpoints: Checkpoints, trained: bool) -> CheckpointInfo | None:
+    """The checkpoint whose weights are meant; None for the backbone's own."""
+    infos = checkpoints.all()
+    if trained and not infos:
+        raise ValueError(
+            f"{checkpoints.directory} holds no checkpoint; train first, or ask for the weights "
+            "before reinforcement learning."
+        )
+    if not trained:
+        infos = [info for info in infos if info.phase == curriculum.WARMUP]
+    return next(iter(infos), None)

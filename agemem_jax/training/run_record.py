@@ -11,6 +11,7 @@ import dataclasses
 import fnmatch
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +84,12 @@ def refuse_conflicts(where: str, recorded: RunConfig, given: RunConfig) -> None:
     )
 
 
+def fixed_values(config: RunConfig) -> dict[str, Any]:
+    """All options that no later start may change, by dotted name."""
+    flat = _flat(as_values(config))
+    return {name: value for name, value in flat.items() if not may_change(name)}
+
+
 def as_values(config: RunConfig) -> dict[str, Any]:
     """A configuration as JSON holds it: plain values, lists for tuples."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
@@ -132,6 +139,26 @@ def check(config: RunConfig, workdir: str | os.PathLike) -> None:
     recorded = read(workdir)
     if recorded is not None:
         refuse_conflicts(f"The run in {os.fspath(workdir)}", recorded, config)
+
+
+def check_folder(workdir: str | os.PathLike) -> None:
+    """Whether a run can keep its files in `workdir`, which is made where it is missing.
+
+    Raises:
+      OSError: it cannot.
+    """
+    folder = epath.Path(workdir)
+    if "://" in os.fspath(workdir):
+        return  # a bucket tells when it is written to
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The work directory {os.fspath(workdir)} cannot be written to ({error.strerror}); "
+            "--workdir must name a directory that can."
+        ) from error
 
 
 def write(config: RunConfig, workdir: str | os.PathLike, step: int) -> None:

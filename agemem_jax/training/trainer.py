@@ -10,9 +10,11 @@ iteration's tasks, on its own devices; they meet to agree on shapes, and in the 
 
 import dataclasses
 import os
+import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -46,6 +48,16 @@ from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.summary import summarise
 
 
+@dataclasses.dataclass(frozen=True)
+class _At:
+    """A data iterator that stands still."""
+
+    state: dict[str, int]
+
+    def get_state(self) -> dict[str, int]:
+        return self.state
+
+
 def train(
     config: RunConfig, workdir: str | os.PathLike, interruption: Interruption | None = None
 ) -> None:
@@ -57,6 +69,7 @@ def train(
       Interrupted, SaveFailed, TrainingFault: see `Trainer.run`.
     """
     run_record.check(config, workdir)
+    run_record.check_folder(workdir)
     phases = curriculum.phases(config)
     if not phases:
         raise ValueError(
@@ -124,6 +137,8 @@ class Trainer:
         self.metrics = MetricsWriter(self.workdir, enabled=processes.is_primary())
         self.position = Position()
         self._saved_step = -1
+        self._save_lock = threading.Lock()
+        self._resumable: tuple | None = None  # state, position and data as of one moment
         self.state = self._fresh_state(self._phase_optimizer(self.phases[0]))
         self._started = time.monotonic()
         self._steps_at_start = 0
@@ -142,6 +157,9 @@ class Trainer:
         self.metrics.forget_after(self.position.step)
         processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
+        self._mark_resumable()
+        alone = self._processes == 1
+        self.interruption.begin(self._rescue, patience=10.0 if alone else 60.0)
         try:
             while (phase := self.position.phase(self.phases)) is not None:
                 logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
@@ -183,7 +201,7 @@ class Trainer:
         """
         if any(processes.gather(self.interruption.asked)):
             self.interruption.ask("Another process was asked to stop")
-            raise Interrupted("The run was asked to stop.")
+            self.interruption.check()
 
     # --- Phases ------------------------------------------------------------------
 
@@ -224,7 +242,10 @@ class Trainer:
         backend = ScriptBackend(
             self.player.chat, config.warmup.imperfection, config.seed, config.engine.slots
         )
-        return run_episodes(rollouts, self.player.rules(phase.episode), self.player.store, backend)
+        return run_episodes(
+            rollouts, self.player.rules(phase.episode), self.player.store, backend,
+            self.interruption.check,
+        )  # fmt: skip
 
     def _run_grpo(self, phase: curriculum.Phase) -> None:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""
@@ -391,6 +412,7 @@ class Trainer:
         self.metrics.write(step, values, timing)
         if processes.is_primary():
             self._show_progress(phase, values, timing)
+        self._mark_resumable()
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
 
@@ -402,14 +424,47 @@ class Trainer:
                 self.backbone.config, self.state, self.config.rl_optimizer,
                 keep_reference=self.config.grpo.beta > 0, mesh=self.mesh,
             )  # fmt: skip
+        self._mark_resumable()
         self._save(phase_end=phase.name)
 
     def _save(self, phase_end: str | None, *, wait: bool = True) -> None:
-        self.checkpoints.save(
-            self.position.step, self.state, self.iterator,
-            {**self.position.to_record(), "data": self._data}, phase_end=phase_end, wait=wait,
-        )  # fmt: skip
-        self._saved_step = self.position.step
+        with self._save_lock:
+            self.checkpoints.save(
+                self.position.step, self.state, self.iterator,
+                {**self.position.to_record(), "data": self._data}, phase_end=phase_end, wait=wait,
+            )  # fmt: skip
+            self._saved_step = self.position.step
+
+    def _mark_resumable(self) -> None:
+        """What the run can be continued from, should it end before the next iteration does."""
+        self._resumable = (self.state, self.position, self.iterator.get_state())
+
+    def _rescue(self) -> bool:
+        """Saves the last finished iteration while the main thread is busy with the next one.
+
+        An update that begins meanwhile takes the memory of what is read here: then it is tried
+        again behind it. Several processes can save together only, so there nothing is saved.
+        """
+        if not self._save_lock.acquire(blocking=False):
+            return False  # it is saving: soon it hears by itself
+        state, position, data = self._resumable
+        if self._processes > 1 or self._saved_step == position.step:
+            return True
+        try:
+            state = jax.tree.map(jnp.copy, state)
+            jax.block_until_ready(state)
+        except RuntimeError as error:  # deleted, since it was given to an update
+            logging.info("Not between two updates: %s", error)
+            self._save_lock.release()
+            return False
+        # The lock stays taken: the process ends behind this.
+        try:
+            self.checkpoints.save(
+                position.step, state, _At(data), {**position.to_record(), "data": self._data}
+            )
+        except SaveFailed as error:
+            logging.error("%s", error)
+        return True
 
     def _save_on_the_way(self) -> None:
         """A failure costs work only if the run ends before the next checkpoint."""

@@ -3,21 +3,14 @@
 import http.server
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from agemem_jax.training.interruption import Interrupted, Interruption
-
-
-@pytest.fixture
-def handlers():
-    """Puts the process's signal handlers back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+from agemem_jax.training.interruption import EXIT_STATUS, Interrupted, Interruption
 
 
 def test_nothing_happens_until_somebody_asks():
@@ -30,14 +23,72 @@ def test_nothing_happens_until_somebody_asks():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_and_a_second_ctrl_c_ends_at_once(handlers, number):
+def test_a_signal_asks_and_a_second_ctrl_c_ends_at_once(number):
     interruption = Interruption()
-    interruption.listen()
-    os.kill(os.getpid(), number)
-    assert interruption.asked
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.getsignal(number)
+    with interruption.listening():
+        interruption.begin(lambda: True)
+        os.kill(os.getpid(), number)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, EXIT_STATUS), (signal.SIGINT, 1)])
+def test_while_a_program_is_set_up_a_signal_ends_it_at_once(number, status):
+    interruption = Interruption()
+    with interruption.listening(), pytest.raises(Interrupted, match="while setting up") as stopped:
+        os.kill(os.getpid(), number)
         time.sleep(1)
+    assert stopped.value.status == status
+
+
+# Nothing of Python runs in the main thread while the hash is computed, as when XLA compiles.
+DEAF = """
+import hashlib, sys
+from agemem_jax.training.interruption import Interruption
+interruption = Interruption()
+tries = []
+def rescue():
+    tries.append(1)
+    print("rescue", flush=True)
+    return len(tries) == 2
+with interruption.listening():
+    if sys.argv[1] == "running":
+        interruption.begin(rescue, patience=0.5)
+    else:
+        interruption._patience = 0.5
+    print("deaf", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+@pytest.mark.parametrize(
+    "state, number, status, told",
+    [
+        ("running", signal.SIGTERM, EXIT_STATUS, "the same command goes on"),
+        ("setting up", signal.SIGTERM, EXIT_STATUS, "the same command starts again"),
+        ("setting up", signal.SIGINT, 1, "Error: Interrupted while setting up"),
+    ],
+)
+def test_a_program_that_does_not_hear_is_ended_once_what_can_be_saved_is(
+    state, number, status, told
+):
+    with subprocess.Popen(
+        [sys.executable, "-c", DEAF, state],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "deaf\n"
+        time.sleep(0.2)
+        begun = time.monotonic()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode == status
+    assert told in errors.splitlines()[-1]
+    assert output.splitlines() == ["rescue"] * (2 if state == "running" else 0)
 
 
 @pytest.fixture
