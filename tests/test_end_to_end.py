@@ -17,6 +17,7 @@ import pytest
 from absl import flags
 
 from agemem_jax.commands import evaluate, train
+from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.interruption import EXIT_STATUS
 from agemem_jax.training.metrics import read_metrics
@@ -222,15 +223,61 @@ def test_a_job_of_two_processes_survives_the_death_of_one(config_file, tmp_path)
     assert "starting all processes again" in (tmp_path / "disturbed-1" / "log.txt").read_text()
 
 
-def test_evaluation_writes_a_row_for_every_method(finished, config_file):
-    run_main(evaluate.main, f"--config={config_file}", f"--workdir={finished}", "--show=1")
-    results = json.loads((finished / "evaluation.json").read_text())["results"]
-    assert set(results) == {
-        "No-Memory", "AgeMem-noRL-RAG", "AgeMem-RAG", "AgeMem-noRL", "AgeMem",
-    }  # fmt: skip
-    assert all(row["tasks"] == 4 for row in results.values())
+def titles(workdir):
+    return [
+        row["title"] for row in json.loads((workdir / "evaluation.json").read_text())["results"]
+    ]
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped_and_keeps_what_others_found(
+    finished, tmp_path, monkeypatch, caplog
+):
+    workdir = shutil.copytree(finished, tmp_path / "evaluated")
+    play, played = Evaluator.run, []
+
+    def stop_in_the_second(self, method, check):
+        played.append(method.name)
+        if len(played) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return play(self, method, check)
+
+    monkeypatch.setattr(Evaluator, "run", stop_in_the_second)
+    arguments = (f"--workdir={workdir}", "--show=1")
+    with pytest.raises(SystemExit) as stopped:
+        run_main(evaluate.main, *arguments)
+    assert stopped.value.code == EXIT_STATUS
+    assert titles(workdir) == ["No-Memory"]
+
+    run_main(evaluate.main, *arguments)
+    assert played == [
+        "no_memory", "agemem_norl_rag", "agemem_norl_rag", "agemem_rag", "agemem_norl", "agemem",
+    ]  # fmt: skip
+    every = ["No-Memory", "AgeMem-noRL-RAG", "AgeMem-RAG", "AgeMem-noRL", "AgeMem"]
+    assert titles(workdir) == every
+    results = json.loads((workdir / "evaluation.json").read_text())["results"]
+    assert all(row["tasks"] == 4 for row in results)
+    weights = [row["settings"]["weights"] for row in results]
+    assert weights == ["warmup/3", "warmup/3", "phase3/9", "warmup/3", "phase3/9"]
     for name in ("evaluation.csv", "learning_curve.png", "trajectories.md"):
-        assert (finished / name).stat().st_size > 0
+        assert (workdir / name).stat().st_size > 0
+
+    run_main(evaluate.main, *arguments, "--methods=agemem", "--temperature=0")
+    assert titles(workdir) == [*every, "AgeMem"] and len(played) == 7
+    run_main(evaluate.main, *arguments, "--methods=agemem_norl,agemem")
+    assert len(played) == 7 and "AgeMem is known already" in caplog.text
+
+
+def test_a_backbone_that_was_never_trained_is_evaluated_by_its_configuration(config_file, tmp_path):
+    workdir = tmp_path / "untrained"
+    arguments = (f"--config={config_file}", f"--workdir={workdir}")
+    with pytest.raises(ValueError, match="agemem plays with weights after reinforcement learning"):
+        run_main(evaluate.main, *arguments, "--methods=agemem")
+    with pytest.raises(ValueError, match="--config what to evaluate without one"):
+        run_main(evaluate.main, f"--workdir={workdir}")
+    assert not workdir.exists()
+    run_main(evaluate.main, *arguments, "--tasks=2", "--show=1")
+    assert titles(workdir) == ["No-Memory", "AgeMem-noRL-RAG", "AgeMem-noRL"]
+    assert not (workdir / "config.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,66 +1,132 @@
 """Compares methods on held-out tasks: J, MQ, TN and TC with confidence intervals.
 
     agemem-evaluate --workdir=runs/a --methods=agemem_norl,agemem
+    agemem-evaluate --workdir=runs/untrained --config=quickstart
 
-Reads the configuration and the checkpoints of the training run in the work directory;
-prints two tables and writes evaluation.json, evaluation.csv, learning_curve.png and
-trajectories.md beside them.
+Reads the configuration and the checkpoints of the training run in the work directory, or,
+where there is none, the configuration that --config names: then it evaluates the backbone as
+it is. Prints two tables and writes evaluation.json, evaluation.csv, learning_curve.png and
+trajectories.md.
+
+Results are kept by method and settings in the folder evaluation/ of the work directory, each as
+it is there: the same command goes on with what is missing after SIGTERM or Ctrl-C (status 75),
+and prints what is known already; other methods and settings come beside it. --again plays
+everything anew.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import rich
 from absl import app, flags, logging
 
-from agemem_jax.commands import cli
+from agemem_jax.commands import cli, config_flag
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator, find_methods
-from agemem_jax.evaluation.methods import METHODS
+from agemem_jax.evaluation.methods import METHODS, Method
+from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.training import run_config, run_record
+from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.metrics import read_metrics
-from agemem_jax.training.run_record import read_config
+from agemem_jax.training.run_config import RunConfig
 
-_METHODS = flags.DEFINE_list("methods", list(METHODS), "Methods to compare, in this order.")
+_CONFIG = config_flag.define()
+_METHODS = flags.DEFINE_list(
+    "methods", None, "Methods to compare, in this order; default: all that there are weights for, "
+    f"of {', '.join(METHODS)}.",
+)  # fmt: skip
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
 _SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories.md.", 0)
+_AGAIN = flags.DEFINE_bool("again", False, "Play what is known already, too.")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
+    logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     workdir = pathlib.Path(WORKDIR.value)
-    methods = find_methods(_METHODS.value)
-    config = read_config(workdir)
+    config, trained = _configuration(workdir)
+    methods = _methods(trained)
+    run_record.check_folder(workdir)
+    interruption = Interruption()
+    with cli.stoppable(interruption):
+        evaluator = Evaluator(config, workdir)
+        interruption.begin(lambda: True)  # every method is saved as it ends
+        results = _evaluate(evaluator, methods, Records(workdir), interruption)
+    title = (
+        f"{config.tasks.name} {config.tasks.held_out_split}, {config.backbone}, seed {config.seed}"
+    )
+    for table in reports.render_tables(results, title):
+        rich.print(table)
+    if (workdir / "metrics.jsonl").exists():
+        metrics = read_metrics(workdir / "metrics.jsonl")
+        reports.write_learning_curve(workdir / "learning_curve.png", metrics)
+    rich.print(f"Wrote evaluation.json, .csv, trajectories.md and the curve to {workdir}")
+
+
+def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
+    """What to evaluate, and whether there is a training run."""
+    recorded = run_record.read(workdir)
+    given = None if _CONFIG.value is None else run_config.build(_CONFIG.value)
+    if recorded is None and given is None:
+        raise ValueError(
+            f"{workdir / 'config.json'} does not exist; --workdir must name the directory of a "
+            "training run, or --config what to evaluate without one."
+        )
+    if recorded is not None and given is not None:
+        run_record.refuse_conflicts(f"The run in {workdir}", recorded, given)
+    config = given or recorded
     if _TASKS.value is not None:
         tasks = dataclasses.replace(config.tasks, eval_size=_TASKS.value)
         config = dataclasses.replace(config, tasks=tasks)
     if _TEMPERATURE.value is not None:
         evaluation = dataclasses.replace(config.evaluation, temperature=_TEMPERATURE.value)
         config = dataclasses.replace(config, evaluation=evaluation)
+    return config, recorded is not None
 
-    evaluator = Evaluator(config, workdir)
-    results, shown = {}, {}
+
+def _methods(trained: bool) -> list[Method]:
+    """The methods asked for; without a training run, those that need none."""
+    if _METHODS.value is None:
+        return [method for method in METHODS.values() if trained or not method.trained]
+    methods = find_methods(_METHODS.value)
+    without = [method.name for method in METHODS.values() if not method.trained]
     for method in methods:
-        logging.info("Playing %s", method.title)
-        played = evaluator.run(method)
-        results[method.title] = played.measures
-        pairs = zip(played.trajectories, played.rewards, strict=True)
-        shown[method.title] = list(pairs)[: _SHOW.value]
+        if method.trained and not trained:
+            raise ValueError(
+                f"Method {method.name} plays with weights after reinforcement learning, and the "
+                f"work directory holds no training run; without one there are {', '.join(without)}."
+            )
+    return methods
 
-    title = (
-        f"{config.tasks.name} {config.tasks.held_out_split}, {config.backbone}, seed {config.seed}"
-    )
-    for table in reports.render_tables(results, title):
-        rich.print(table)
-    settings = {"temperature": config.evaluation.temperature, "seed": config.seed, "title": title}
-    reports.write_results(workdir, results, settings)
-    reports.write_trajectories(workdir / "trajectories.md", shown)
-    if (workdir / "metrics.jsonl").exists():
-        metrics = read_metrics(workdir / "metrics.jsonl")
-        reports.write_learning_curve(workdir / "learning_curve.png", metrics)
-    rich.print(f"Wrote evaluation.json, .csv, trajectories.md and the curve to {workdir}")
+
+def _evaluate(
+    evaluator: Evaluator, methods: Sequence[Method], records: Records, interruption: Interruption
+):
+    """Measures by title; plays what is not recorded yet."""
+    results = {}
+    for method in methods:
+        settings = evaluator.settings(method)
+        record = None if _AGAIN.value else records.find(method.name, settings)
+        if record is None:
+            logging.info("Playing %s", method.title)
+            played = evaluator.run(method, interruption.check)
+            pairs = list(zip(played.trajectories, played.rewards, strict=True))
+            record = Record(
+                method.name, method.title, settings, played.measures,
+                tasks=[{"task": t.task.task_id, **dataclasses.asdict(r)} for t, r in pairs],
+                trajectories=reports.render_trajectories(pairs[: _SHOW.value]),
+            )  # fmt: skip
+            records.set_old_results_aside()
+            records.write(record)
+        else:
+            logging.info("%s is known already; --again plays it anew.", method.title)
+        results[method.title] = record.measures
+        reports.write_results(evaluator.workdir, records.all())
+    return results
 
 
 def run():

@@ -1,9 +1,12 @@
 """Plays held-out tasks with each method under test and measures what came out."""
 
 import dataclasses
+import hashlib
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -15,8 +18,8 @@ from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.training import components
-from agemem_jax.training.policy import restore_weights
+from agemem_jax.training import components, run_record
+from agemem_jax.training.policy import describe_weights, restore_weights
 from agemem_jax.training.run_config import RunConfig
 
 
@@ -37,7 +40,7 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, workdir: str | os.PathLike):
         self.config = config = _for_devices(config, jax.local_device_count())
-        self._workdir = workdir
+        self.workdir = workdir
         self._mesh = make_rollout_mesh(config.mesh)
         self._backbone = components.build_backbone(config, self._mesh)
         self._player = components.build_player(config, self._backbone, self._mesh)
@@ -48,11 +51,31 @@ class Evaluator:
     def weights(self, trained: bool) -> Weights:
         """The policy's weights before or after reinforcement learning."""
         return restore_weights(
-            self.config, self._backbone, self._workdir, trained=trained, mesh=self._mesh
+            self.config, self._backbone, self.workdir, trained=trained, mesh=self._mesh
         )
 
-    def run(self, method: Method) -> Played:
-        """Plays every task once."""
+    def settings(self, method: Method) -> dict[str, Any]:
+        """What the figures of `method` depend on, as JSON values."""
+        config = self.config
+        fixed = run_record.fixed_values(config)
+        return {
+            "tasks": {
+                "name": config.tasks.name,
+                "split": config.tasks.held_out_split,
+                **components.identify_source(self._tasks),
+            },
+            "temperature": config.evaluation.temperature,
+            "seed": config.evaluation.seed,
+            "backbone": config.backbone,
+            "training_seed": config.seed,
+            "configuration": hashlib.blake2b(
+                json.dumps(fixed, sort_keys=True).encode(), digest_size=6
+            ).hexdigest(),
+            "weights": describe_weights(config, self.workdir, trained=method.trained),
+        }
+
+    def run(self, method: Method, check: Callable[[], None] = lambda: None) -> Played:
+        """Plays every task once; an exception that `check` raises between two ticks ends it."""
         config = self.config
         key = jax.random.key(config.evaluation.seed)
         rollouts = [
@@ -60,7 +83,7 @@ class Evaluator:
         ]
         trajectories = self._player.play(
             self.weights(method.trained), rollouts, method.episode(config.episode),
-            config.evaluation.temperature,
+            config.evaluation.temperature, check,
         )  # fmt: skip
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
         qualities = [

@@ -12,6 +12,7 @@ from rich import box
 from rich import table as rich_table
 
 from agemem_jax.evaluation.metrics import Measures
+from agemem_jax.evaluation.records import Record
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 
@@ -43,23 +44,33 @@ def _table(title: str, columns: Sequence[str]) -> rich_table.Table:
     return table
 
 
-def write_results(
-    workdir: str | os.PathLike, results: Mapping[str, Measures], settings: Mapping[str, Any]
-) -> None:
-    """`evaluation.json` with everything, `evaluation.csv` with a row per method."""
+def write_results(workdir: str | os.PathLike, records: Sequence[Record]) -> None:
+    """`evaluation.json` and `evaluation.csv`, a row per record, and `trajectories.md`."""
     folder = pathlib.Path(workdir)
-    rows = {name: dataclasses.asdict(measures) for name, measures in results.items()}
-    payload = {"settings": dict(settings), "results": rows}
-    (folder / "evaluation.json").write_text(json.dumps(payload, indent=2) + "\n")
+    rows = [
+        {
+            "method": record.method,
+            "title": record.title,
+            "settings": dict(record.settings),
+            **dataclasses.asdict(record.measures),
+        }
+        for record in records
+    ]
+    (folder / "evaluation.json").write_text(json.dumps({"results": rows}, indent=2) + "\n")
+    flat = [_flatten(row) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
     with (folder / "evaluation.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        header = None
-        for name, row in rows.items():
-            flat = {"method": name, **_flatten(row)}
-            if header is None:
-                header = list(flat)
-                writer.writerow(header)
-            writer.writerow([flat[column] for column in header])
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(flat)
+    lines = ["# Trajectories", ""]
+    for record in records:
+        lines += [f"## {record.title}, {_told(record.settings)}", "", record.trajectories]
+    (folder / "trajectories.md").write_text("\n".join(lines))
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _flatten(settings).items())
 
 
 def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,16 +83,9 @@ def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_trajectories(
-    path: str | os.PathLike, played: Mapping[str, Sequence[tuple[Trajectory, Reward]]]
-) -> None:
-    """A Markdown file in which a person can read what each method did."""
-    lines = ["# Trajectories", ""]
-    for method, pairs in played.items():
-        lines += [f"## {method}", ""]
-        for trajectory, reward in pairs:
-            lines += _trajectory_lines(trajectory, reward)
-    pathlib.Path(path).write_text("\n".join(lines))
+def render_trajectories(played: Sequence[tuple[Trajectory, Reward]]) -> str:
+    """Markdown in which a person can read what happened in some episodes."""
+    return "\n".join(line for pair in played for line in _trajectory_lines(*pair))
 
 
 def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.records import Record
 from agemem_jax.protocol.tools import TOOL_NAMES
 
 
@@ -36,11 +37,19 @@ def test_tables_fit_a_terminal_of_80_columns_without_cutting_anything():
 
 
 def test_results_are_written_for_programs_as_well(tmp_path):
-    reports.write_results(tmp_path, RESULTS, {"temperature": 1.0})
-    written = json.loads((tmp_path / "evaluation.json").read_text())
-    assert written["settings"] == {"temperature": 1.0}
-    assert written["results"]["AgeMem"]["j"] == {"mean": 0.5, "low": 0.4, "high": 0.6}
+    records = [
+        Record("agemem_norl_rag", "AgeMem-noRL-RAG", {"temperature": 1.0}, measures(0.25)),
+        Record("agemem", "AgeMem", {"temperature": 0.0, "weights": "joint/30"}, measures(0.5)),
+    ]
+    reports.write_results(tmp_path, records)
+    first, second = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert first["method"] == "agemem_norl_rag" and first["settings"] == {"temperature": 1.0}
+    assert second["j"] == {"mean": 0.5, "low": 0.4, "high": 0.6}
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["method"] for row in rows] == list(RESULTS)
+    assert [row["title"] for row in rows] == list(RESULTS)
+    assert [row["settings.weights"] for row in rows] == ["", "joint/30"]
     assert float(rows[1]["j.mean"]) == 0.5 and float(rows[1]["tc.Add_memory"]) == 11.25
+    assert (
+        "## AgeMem, temperature 0.0, weights joint/30" in (tmp_path / "trajectories.md").read_text()
+    )

@@ -1,0 +1,118 @@
+"""What evaluations found, kept by method and settings.
+
+Each method writes a file of its own as it ends, `evaluation/<method>-<settings>.json` in the
+work directory, with its trajectories beside it; `evaluation.json`, `evaluation.csv` and
+`trajectories.md` are made of all that are there. So an evaluation that was interrupted goes on
+with what is missing, and one with other methods or settings adds to what was found before.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agemem_jax.evaluation.metrics import Estimate, Measures
+
+_OLD = "evaluation_of_an_earlier_version.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one method did under one set of settings.
+
+    Attributes:
+      method: its name.
+      title: as it appears in tables.
+      settings: what the figures depend on, as JSON values.
+      measures: what came out.
+      tasks: of every task its id and the parts of its reward.
+      trajectories: Markdown of the first few.
+    """
+
+    method: str
+    title: str
+    settings: Mapping[str, Any]
+    measures: Measures
+    tasks: Sequence[Mapping[str, Any]] = ()
+    trajectories: str = ""
+
+
+class Records:
+    """The records of one work directory."""
+
+    def __init__(self, workdir: str | os.PathLike):
+        self._workdir = pathlib.Path(workdir)
+        self._folder = self._workdir / "evaluation"
+
+    def find(self, method: str, settings: Mapping[str, Any]) -> Record | None:
+        """What `method` did under `settings`; None where that was not tried, or is unreadable."""
+        path = self._path(method, settings)
+        return _read(path) if path.is_file() else None
+
+    def write(self, record: Record) -> None:
+        """Keeps a record, whole or not at all, in place of one of the same settings."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(record.method, record.settings)
+        _replace(path.with_suffix(".md"), record.trajectories)
+        values = dataclasses.asdict(record)
+        del values["trajectories"]
+        _replace(path, json.dumps(values, indent=2) + "\n")
+
+    def all(self) -> list[Record]:
+        """Every record, those of one set of settings together, oldest first."""
+        paths = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        records = [record for path in paths if (record := _read(path)) is not None]
+        order: dict[str, int] = {}
+        for record in records:
+            order.setdefault(_digest(_shared(record.settings)), len(order))
+        return sorted(records, key=lambda record: order[_digest(_shared(record.settings))])
+
+    def set_old_results_aside(self) -> None:
+        """Results of an earlier version, which kept no records, would be written over."""
+        path = self._workdir / "evaluation.json"
+        if path.is_file() and not self._folder.exists():
+            path.rename(self._workdir / _OLD)
+
+    def _path(self, method: str, settings: Mapping[str, Any]) -> pathlib.Path:
+        return self._folder / f"{method}-{_digest(settings)}.json"
+
+
+def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What methods of one table have in common: all but the weights."""
+    return {name: value for name, value in settings.items() if name != "weights"}
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _read(path: pathlib.Path) -> Record | None:
+    try:
+        values = json.loads(path.read_text())
+        values["measures"] = _measures(values["measures"])
+        shown = path.with_suffix(".md")
+        text = shown.read_text() if shown.is_file() else ""
+        return Record(**values, trajectories=text)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _measures(values: Mapping[str, Any]) -> Measures:
+    hints = typing.get_type_hints(Measures)
+    return Measures(
+        **{
+            name: Estimate(**value) if hints[name] is Estimate else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text)
+    unfinished.replace(path)

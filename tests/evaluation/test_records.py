@@ -1,0 +1,74 @@
+"""Results of evaluations on disk: one file per method and settings, and nothing lost."""
+
+import json
+
+from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.records import Record, Records
+
+ONE = Estimate(0.5, 0.25, 0.75)
+MEASURES = Measures(
+    tasks=3, j=ONE, mq=ONE, r_memory=ONE, reward=ONE, tn=ONE, tc={"Add_memory": 1.5},
+    failed_calls=0.1,
+)  # fmt: skip
+
+
+def record(method="agemem", text="What it did.", **settings):
+    tasks = [{"task": "t-1", "total": 0.5}]
+    return Record(method, method.title(), settings, MEASURES, tasks, text)
+
+
+def test_a_record_is_found_by_method_and_settings_as_it_was_written(tmp_path):
+    records = Records(tmp_path)
+    written = [
+        record(temperature=1.0),
+        record(temperature=0.0),
+        record("no_memory", temperature=1.0),
+    ]
+    for each in written:
+        records.write(each)
+    for each in written:
+        assert Records(tmp_path).find(each.method, each.settings) == each
+    assert records.find("agemem", {"temperature": 0.5}) is None
+    assert records.find("agemem_rag", {"temperature": 1.0}) is None
+
+
+def test_records_of_one_table_stand_together_in_the_order_in_which_they_came(tmp_path):
+    records = Records(tmp_path)
+    for each in (
+        record("no_memory", temperature=1.0, weights="backbone"),
+        record("agemem", temperature=0.0, weights="joint/30"),
+        record("agemem", temperature=1.0, weights="joint/30"),
+    ):
+        records.write(each)
+    found = [(each.method, each.settings["temperature"]) for each in records.all()]
+    assert found == [("no_memory", 1.0), ("agemem", 1.0), ("agemem", 0.0)]
+
+
+def test_playing_again_replaces_a_record_and_leaves_the_others(tmp_path):
+    records = Records(tmp_path)
+    records.write(record(temperature=1.0))
+    records.write(record(temperature=0.0))
+    records.write(record(temperature=1.0, text="Something else."))
+    assert len(records.all()) == 2
+    assert records.find("agemem", {"temperature": 1.0}).trajectories == "Something else."
+
+
+def test_a_damaged_record_counts_as_missing(tmp_path):
+    records = Records(tmp_path)
+    records.write(record(temperature=1.0))
+    (path,) = (tmp_path / "evaluation").glob("*.json")
+    path.write_text(path.read_text()[:-20])
+    assert records.find("agemem", {"temperature": 1.0}) is None
+    assert records.all() == []
+
+
+def test_results_of_an_earlier_version_are_kept_beside(tmp_path):
+    (tmp_path / "evaluation.json").write_text(json.dumps({"settings": {}, "results": {}}))
+    records = Records(tmp_path)
+    records.set_old_results_aside()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "evaluation_of_an_earlier_version.json"
+    records.write(record())
+    (tmp_path / "evaluation.json").write_text("{}")
+    records.set_old_results_aside()  # this one is made of records
+    assert (tmp_path / "evaluation.json").exists()
