@@ -61,6 +61,10 @@ class Judge(Protocol):
         """How well each memory holds the supporting facts (MQ)."""
         ...
 
+    def take_counts(self) -> dict[str, int]:
+        """What became of the questions since this was last called, by name."""
+        ...
+
 
 class OfflineJudge:
     """Exact match and F1 for answers, the data set's facts for memories. No state."""
@@ -93,6 +97,10 @@ class OfflineJudge:
         return [
             memory_quality(item.entries, item.supporting_facts, item.stale_facts) for item in items
         ]
+
+    def take_counts(self) -> dict[str, int]:
+        """Nothing: every question is answered, and by the same rule."""
+        return {}
 
 
 def retrieval_f1(

@@ -1,95 +1,57 @@
 """A judge behind any OpenAI-compatible endpoint, with the offline judge as its net.
 
 A batch runs concurrently within bounds; transient failures are retried with growing,
-random pauses; known prompts are answered from a disk cache. A reply that says no score,
-or an endpoint that cannot be reached, is logged, counted and replaced by the offline
-score, never by 0. The key comes from the environment at the moment of use; it is in no
-attribute, message or cache.
+random pauses; known prompts are answered from a cache. A reply that says no score, or an
+endpoint that cannot be reached, is logged, counted and replaced by the offline score,
+never by 0, and never cached. The key comes from the environment at the moment of use; it
+is in no attribute, message or cache.
 """
 
 import asyncio
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import diskcache
 import openai
-import tenacity
 from absl import logging
 
-from agemem_jax.rewards import judge_replies
+from agemem_jax.rewards import judge_replies, judge_requests
+from agemem_jax.rewards.judge_cache import ScoreCache
+from agemem_jax.rewards.judge_config import LLMJudgeConfig
 from agemem_jax.rewards.judges import AnswerItem, EntriesItem, Judge, OfflineJudge, StorageItem
 
-API_KEY_VARIABLE = "AGEMEM_JUDGE_API_KEY"
+__all__ = ["JudgeStats", "LLMJudge", "LLMJudgeConfig"]
 
-
-@dataclasses.dataclass(frozen=True)
-class LLMJudgeConfig:
-    """Where the judge is and how patiently it is asked.
-
-    Attributes:
-      base_url: of the endpoint, such as "http://localhost:8000/v1".
-      model: the model that the endpoint serves.
-      timeout: of one attempt, in seconds.
-      max_concurrency: requests under way at once.
-      cache_dir: where scores are kept from run to run; None keeps none.
-      max_attempts: tries of one request.
-      first_pause, longest_pause: bounds of the random pauses between tries, in seconds.
-      give_up_after: failed requests in a row after which the rest of a batch is scored
-        offline right away, so that a dead endpoint costs a moment and not hours.
-      max_tokens: limit of a reply.
-      api_key_variable: the environment variable that holds the key. An endpoint without
-        keys needs none.
-    """
-
-    base_url: str
-    model: str
-    timeout: float = 60.0
-    max_concurrency: int = 8
-    cache_dir: str | None = None
-    max_attempts: int = 4
-    first_pause: float = 0.5
-    longest_pause: float = 20.0
-    give_up_after: int = 8
-    max_tokens: int = 256
-    api_key_variable: str = API_KEY_VARIABLE
-
-    def __post_init__(self):
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(
-                f"judge.base_url is {self.base_url!r}; it must start with http:// or https://."
-            )
-        if not self.model:
-            raise ValueError("judge.model is empty; it must name a model of the endpoint.")
-        for name in ("max_concurrency", "max_attempts", "give_up_after", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"judge.{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("timeout", "first_pause", "longest_pause"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"judge.{name} is {getattr(self, name)}; it must be above 0.")
+# Part of every key of the cache: raise it when replies are read in another way.
+_VERSION = 2
+_TRIAL = AnswerItem("What is the capital of France?", "Paris", "Paris")
 
 
 @dataclasses.dataclass
 class JudgeStats:
-    """What became of the questions to the judge, counted by distinct prompt of a batch.
+    """What became of the questions to the judge.
+
+    Calls, cache hits, unknown replies and failures are counted by distinct prompt of a
+    batch, scores and fallbacks by item.
 
     Attributes:
+      scores: that were asked for.
       calls: requests to the endpoint, retries not counted.
       cache_hits: questions that the cache answered.
-      unknown: replies without a readable score; the offline score stands in.
-      failures: requests that failed or were given up; the offline score stands in.
+      unknown: replies without a readable score.
+      failures: requests that failed or were given up.
+      fallbacks: scores that are the offline judge's, since there was no other.
     """
 
+    scores: int = 0
     calls: int = 0
     cache_hits: int = 0
     unknown: int = 0
     failures: int = 0
+    fallbacks: int = 0
 
 
 class LLMJudge:
@@ -104,6 +66,10 @@ class LLMJudge:
         self.config = config
         self.stats = JudgeStats()
         self._fallback = fallback or OfflineJudge()
+        self._cache = ScoreCache(config.cache_dir)
+        self._taken = JudgeStats()
+        self._explained: set[str] = set()
+        self._asks = True
 
     def score_answers(self, items: Sequence[AnswerItem]) -> list[float]:
         """How right each answer is."""
@@ -121,26 +87,54 @@ class LLMJudge:
         """How well each memory holds the supporting facts (MQ)."""
         return self._score(items, judge_replies.memories_prompt, self._fallback.score_memories)
 
+    def take_counts(self) -> dict[str, int]:
+        """The counts of `JudgeStats` since this was last called."""
+        now, before = dataclasses.asdict(self.stats), dataclasses.asdict(self._taken)
+        self._taken = dataclasses.replace(self.stats)
+        return {name: count - before[name] for name, count in now.items()}
+
+    def try_endpoint(self) -> str | None:
+        """Has one right answer scored, past the cache and the counts.
+
+        Returns:
+          None if that went well, else what to change, as a sentence without its end.
+        """
+
+        async def try_it() -> judge_requests.Reply:
+            async with judge_requests.open_client(self.config) as client:
+                prompt = judge_replies.answer_prompt(_TRIAL)
+                return await judge_requests.ask(client, self.config, prompt)
+
+        try:
+            reply = _run(try_it())
+        except Exception as error:  # whatever the endpoint does is told in the same way
+            return judge_requests.explain(error, self.config)
+        score = judge_replies.parse_score(reply.text, cut=reply.cut)
+        if score is None:
+            return judge_requests.explain_unknown(reply, self.config)
+        if score < 0.5:
+            logging.warning(
+                "The judge at %s gives a right answer %.2f.", self.config.base_url, score
+            )
+        return None
+
+    def stop_asking(self) -> None:
+        """From now on every score is the offline judge's, counted as failure and fallback."""
+        self._asks = False
+
     def _score(
         self,
         items: Sequence[Any],
         write_prompt: Callable[[Any], str],
         score_offline: Callable[[Sequence[Any]], list[float]],
     ) -> list[float]:
+        self.stats.scores += len(items)
         prompts = [write_prompt(item) for item in items]
-        distinct = list(dict.fromkeys(prompts))
-        with self._open_cache() as cache:
-            known = {prompt: cache.read(self._cache_key(prompt)) for prompt in distinct}
-            asked = [prompt for prompt in distinct if known[prompt] is None]
-            self.stats.cache_hits += len(distinct) - len(asked)
-            if asked:
-                for prompt, score in zip(asked, _run(self._ask_all(asked)), strict=True):
-                    known[prompt] = score
-                    if score is not None:
-                        cache.write(self._cache_key(prompt), score)
+        known = self._known_scores(list(dict.fromkeys(prompts)))
         missing = [i for i, prompt in enumerate(prompts) if known[prompt] is None]
         scores = [known[prompt] for prompt in prompts]
         if missing:
+            self.stats.fallbacks += len(missing)
             logging.warning(
                 "The judge at %s scored %d of %d items; the others got their offline score.",
                 self.config.base_url, len(items) - len(missing), len(items),
@@ -150,115 +144,69 @@ class LLMJudge:
                 scores[index] = score
         return scores
 
-    # --- Endpoint ----------------------------------------------------------------
+    def _known_scores(self, prompts: Sequence[str]) -> dict[str, float | None]:
+        """The judge's scores of distinct prompts, from the cache or the endpoint."""
+        if not self._asks:
+            self.stats.failures += len(prompts)
+            return dict.fromkeys(prompts)
+        known = {prompt: self._cache.read(self._cache_key(prompt)) for prompt in prompts}
+        asked = [prompt for prompt in prompts if known[prompt] is None]
+        self.stats.cache_hits += len(prompts) - len(asked)
+        if asked:
+            new = dict(zip(asked, _run(self._ask_all(asked)), strict=True))
+            self._cache.write({self._cache_key(p): s for p, s in new.items() if s is not None})
+            known |= new
+        return known
 
     async def _ask_all(self, prompts: Sequence[str]) -> list[float | None]:
         """Scores of the prompts, None where there is none."""
-        config = self.config
-        # Without an explicit key the client would send that of another service.
-        key = os.environ.get(config.api_key_variable) or "none"
-        gate = asyncio.Semaphore(config.max_concurrency)
+        gate = asyncio.Semaphore(self.config.max_concurrency)
         failed_in_a_row = 0
 
         async def ask(client: openai.AsyncOpenAI, prompt: str) -> float | None:
             nonlocal failed_in_a_row
             async with gate:
-                if failed_in_a_row >= config.give_up_after:
+                if failed_in_a_row >= self.config.give_up_after:
                     self.stats.failures += 1
                     return None
                 self.stats.calls += 1
                 try:
-                    reply = await self._request(client, prompt)
+                    reply = await judge_requests.ask(client, self.config, prompt)
                 except Exception as error:  # whatever the endpoint does, training goes on
                     failed_in_a_row += 1
                     self.stats.failures += 1
-                    logging.warning("Judge request failed: %s", _describe(error))
+                    self._log_once(judge_requests.explain(error, self.config))
                     return None
                 failed_in_a_row = 0
-            score = judge_replies.parse_score(reply)
+            score = judge_replies.parse_score(reply.text, cut=reply.cut)
             if score is None:
                 self.stats.unknown += 1
-                logging.warning("The judge's reply states no score: %r", reply[:120])
+                cut = " and was cut off" if reply.cut else ""
+                logging.warning("The judge's reply states no score%s: %r", cut, reply.text[:120])
             return score
 
-        async with openai.AsyncOpenAI(
-            base_url=config.base_url, api_key=key, timeout=config.timeout, max_retries=0
-        ) as client:
+        async with judge_requests.open_client(self.config) as client:
             return list(await asyncio.gather(*(ask(client, prompt) for prompt in prompts)))
 
-    async def _request(self, client: openai.AsyncOpenAI, prompt: str) -> str:
-        config = self.config
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(config.max_attempts),
-            wait=tenacity.wait_random_exponential(
-                multiplier=config.first_pause, max=config.longest_pause
-            ),
-            retry=tenacity.retry_if_exception(_is_transient),
-            reraise=True,
-        )
-        async for attempt in retrying:
-            with attempt:
-                # The client's own limit is per read; this one is for the whole attempt.
-                async with asyncio.timeout(config.timeout):
-                    completion = await client.chat.completions.create(
-                        model=config.model,
-                        messages=[{"role": "user", "content": prompt}],
-                        temperature=0.0,
-                        max_tokens=config.max_tokens,
-                    )
-                return _text_of(completion)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    # --- Cache -------------------------------------------------------------------
+    def _log_once(self, problem: str) -> None:
+        """The same for hundreds of requests is said once, and counted each time."""
+        if problem not in self._explained:
+            self._explained.add(problem)
+            logging.warning("%s.", problem)
 
     def _cache_key(self, prompt: str) -> str:
-        text = json.dumps([self.config.model, prompt])
+        """A digest of all that a score depends on."""
+        config = self.config
+        text = json.dumps(
+            [
+                _VERSION, config.base_url.rstrip("/"), config.model, config.temperature,
+                config.max_tokens, config.max_tokens_parameter, config.reply_format, prompt,
+            ]
+        )  # fmt: skip
         return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
-    @contextlib.contextmanager
-    def _open_cache(self) -> Iterator["_Cache"]:
-        if self.config.cache_dir is None:
-            yield _Cache(None)
-            return
-        try:
-            store = diskcache.Cache(self.config.cache_dir)
-        except _CACHE_ERRORS as error:
-            logging.warning("The judge's cache %s is unusable: %s", self.config.cache_dir, error)
-            yield _Cache(None)
-            return
-        with contextlib.closing(store):
-            yield _Cache(store)
 
-
-_CACHE_ERRORS = (OSError, sqlite3.Error, diskcache.Timeout)
-
-
-class _Cache:
-    """Scores by key; one that fails is as good as none."""
-
-    def __init__(self, store: diskcache.Cache | None):
-        self._store = store
-
-    def read(self, key: str) -> float | None:
-        if self._store is None:
-            return None
-        try:
-            value = self._store.get(key)
-        except _CACHE_ERRORS as error:
-            logging.warning("The judge's cache cannot be read: %s", error)
-            return None
-        return value if isinstance(value, float) and 0 <= value <= 1 else None
-
-    def write(self, key: str, score: float) -> None:
-        if self._store is None:
-            return
-        try:
-            self._store.set(key, score)
-        except _CACHE_ERRORS as error:
-            logging.warning("The judge's cache cannot be written: %s", error)
-
-
-def _run(coroutine: Coroutine[Any, Any, list[float | None]]) -> list[float | None]:
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Runs to the end, also where the caller's thread has an event loop (a server)."""
     try:
         asyncio.get_running_loop()
@@ -266,24 +214,3 @@ def _run(coroutine: Coroutine[Any, Any, list[float | None]]) -> list[float | Non
         return asyncio.run(coroutine)
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         return executor.submit(asyncio.run, coroutine).result()
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, (openai.APIConnectionError, TimeoutError)):
-        return True
-    status = getattr(error, "status_code", None)
-    return isinstance(status, int) and (status in (408, 409, 425, 429) or status >= 500)
-
-
-def _describe(error: BaseException) -> str:
-    """Type and status alone: a server's message may repeat the key."""
-    status = getattr(error, "status_code", None)
-    return type(error).__name__ + (f" (status {status})" if status else "")
-
-
-def _text_of(completion: Any) -> str:
-    """The reply's text; "" for a reply without one, as endpoints of all kinds send."""
-    choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if choices else None
-    content = getattr(message, "content", None)
-    return content if isinstance(content, str) else ""
