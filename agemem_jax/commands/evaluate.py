@@ -5,8 +5,9 @@
 
 Reads the configuration and the checkpoints of the training run in the work directory, or,
 where there is none, the configuration that --config names: then it evaluates the backbone as
-it is. Prints two tables and writes evaluation.json, evaluation.csv, learning_curve.png and
-trajectories.md.
+it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
+--judge.base_url=... --judge.model=...  Prints two tables and writes evaluation.json,
+evaluation.csv, learning_curve.png and trajectories.md.
 
 Results are kept by method and settings in the folder evaluation/ of the work directory, each as
 it is there: the same command goes on with what is missing after SIGTERM or Ctrl-C (status 75),
@@ -39,6 +40,12 @@ _METHODS = flags.DEFINE_list(
 )  # fmt: skip
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
+_JUDGE = {
+    "kind": flags.DEFINE_enum("judge.kind", None, ["offline", "llm"], "Default: the run's."),
+    "base_url": flags.DEFINE_string("judge.base_url", None, "Default: the run's."),
+    "model": flags.DEFINE_string("judge.model", None, "Default: the run's."),
+    "required": flags.DEFINE_bool("judge.required", None, "Default: the run's."),
+}
 _SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories.md.", 0)
 _AGAIN = flags.DEFINE_bool("again", False, "Play what is known already, too.")
 
@@ -85,6 +92,8 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
     if _TEMPERATURE.value is not None:
         evaluation = dataclasses.replace(config.evaluation, temperature=_TEMPERATURE.value)
         config = dataclasses.replace(config, evaluation=evaluation)
+    changes = {name: flag.value for name, flag in _JUDGE.items() if flag.value is not None}
+    config = dataclasses.replace(config, judge=dataclasses.replace(config.judge, **changes))
     return config, recorded is not None
 
 

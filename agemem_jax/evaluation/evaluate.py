@@ -14,7 +14,7 @@ from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
-from agemem_jax.rewards.memory_reward import memory_quality
+from agemem_jax.rewards.memory_reward import memory_qualities
 from agemem_jax.rewards.total import Reward, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
@@ -42,9 +42,9 @@ class Evaluator:
         self.config = config = _for_devices(config, jax.local_device_count())
         self.workdir = workdir
         self._mesh = make_rollout_mesh(config.mesh)
+        self._judge = components.build_judge(config, workdir)  # first: it may refuse to go on
         self._backbone = components.build_backbone(config, self._mesh)
         self._player = components.build_player(config, self._backbone, self._mesh)
-        self._judge = components.build_judge(config, workdir)
         source = components.build_source(config, config.tasks.held_out_split)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
 
@@ -66,6 +66,7 @@ class Evaluator:
             },
             "temperature": config.evaluation.temperature,
             "seed": config.evaluation.seed,
+            "judge": config.judge.title,
             "backbone": config.backbone,
             "training_seed": config.seed,
             "configuration": hashlib.blake2b(
@@ -86,11 +87,9 @@ class Evaluator:
             config.evaluation.temperature, check,
         )  # fmt: skip
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
-        qualities = [
-            memory_quality(t.memory, t.task.supporting_facts, t.task.stale_facts)
-            for t in trajectories
-        ]
+        qualities = memory_qualities(trajectories, self._judge)
         measures = measure(trajectories, rewards, qualities, config.evaluation.bootstrap_samples)
+        measures = dataclasses.replace(measures, judge=self._judge.take_counts())
         return Played(measures, trajectories, rewards)
 
 

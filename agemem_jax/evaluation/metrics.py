@@ -32,12 +32,14 @@ class Measures:
     Attributes:
       tasks: how many were played.
       j: judge score of the answers, in [0, 1]; no answer counts 0.
-      mq: stored memories against the gold supporting facts, in [0, 1].
+      mq: stored memories against the gold supporting facts, by the judge, in [0, 1].
       r_memory: the memory reward R_memory, in [0, 1].
       reward: the total reward.
       tn: mean prompt tokens of a generation.
       tc: tool calls per episode, by tool, failed ones included.
       failed_calls: share of tool calls that failed.
+      judge: what became of the questions to an LLM judge (`JudgeStats`), among them the
+        scores that the offline judge gave in its place; empty where that is the judge.
     """
 
     tasks: int
@@ -48,6 +50,7 @@ class Measures:
     tn: Estimate
     tc: dict[str, float]
     failed_calls: float
+    judge: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def bootstrap(values: Float[np.ndarray, " task"], samples: int = 10_000, seed: int = 0) -> Estimate:

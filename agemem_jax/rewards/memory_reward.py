@@ -1,17 +1,21 @@
 """R_memory: the mean of storage, maintenance and relevance (section 3.5, A.2).
 
 All three are read from events. The final context knows nothing of Stage 1, and the final
-memory nothing of what was stored and deleted again.
+memory nothing of what was stored and deleted again. MQ (section 4.1) alone looks at the final
+memory; it is no part of the reward.
 """
 
 from collections.abc import Sequence
 
 from agemem_jax.protocol.events import Event, ToolEvent
-from agemem_jax.rewards.judges import EntriesItem, StorageItem, memory_quality
+from agemem_jax.rewards.judges import EntriesItem, Judge, StorageItem, memory_quality
+from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 
 __all__ = [
     "maintenance",
+    "memory_item",
+    "memory_qualities",
     "memory_quality",
     "relevance_item",
     "retrieved_contents",
@@ -97,3 +101,18 @@ def relevance_item(events: Sequence[Event], task: Task) -> EntriesItem | None:
     if not entries:
         return None
     return EntriesItem(task.query, task.answer, entries, task.supporting_facts, task.stale_facts)
+
+
+def memory_item(trajectory: Trajectory) -> EntriesItem | None:
+    """What a judge is asked about the final memory; None (an MQ of 0) without entries or facts."""
+    entries, task = tuple(trajectory.memory.values()), trajectory.task
+    if not entries or not task.supporting_facts:
+        return None
+    return EntriesItem(task.query, task.answer, entries, task.supporting_facts, task.stale_facts)
+
+
+def memory_qualities(trajectories: Sequence[Trajectory], judge: Judge) -> list[float]:
+    """MQ of each trajectory in [0, 1], by the judge, in one batch of questions."""
+    items = [memory_item(trajectory) for trajectory in trajectories]
+    scores = iter(judge.score_memories([item for item in items if item is not None]))
+    return [0.0 if item is None else next(scores) for item in items]

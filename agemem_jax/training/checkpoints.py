@@ -312,8 +312,9 @@ class Checkpoints:
         written = record.get("config")  # absent in checkpoints of earlier versions
         if written is not None and self._config is not None:
             run_record.refuse_conflicts(
-                f"The checkpoint {info.path}", run_config.from_dict(written), self._config
-            )
+                f"The checkpoint {info.path}", run_config.from_dict(written), self._config,
+                run_record.OF_WEIGHTS if self._read_only else ("",),
+            )  # fmt: skip
         return record
 
     def _read(self, info: CheckpointInfo, wanted: dict[str, Any]) -> dict[str, Any]:

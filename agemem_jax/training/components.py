@@ -1,5 +1,6 @@
 """Builds the parts of a run from its configuration: backbone, tasks, judge, player."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -13,9 +14,10 @@ from agemem_jax.memory.embedders import Embedder, make_embedder
 from agemem_jax.models import attention, weights_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone, load_backbone
+from agemem_jax.parallel import processes
 from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.rewards.judges import Judge, OfflineJudge
-from agemem_jax.rewards.llm_judge import LLMJudge, LLMJudgeConfig
+from agemem_jax.rewards.llm_judge import LLMJudge
 from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import TaskSource, make_source
 from agemem_jax.training import train_state
@@ -144,21 +146,29 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def build_judge(config: RunConfig, workdir: str | os.PathLike) -> Judge:
-    """The judge that rewards and evaluations ask.
+    """The judge that rewards and evaluations ask, tried once; all processes must call this.
 
-    Each process asks about its own trajectories and keeps the replies in a folder of its own.
+    Each process asks about its own trajectories and keeps the scores in a folder of its own.
+
+    Raises:
+      ConnectionError: in every process, where `judge.required` and the endpoint fails.
     """
     if config.judge.kind == "offline":
         return OfflineJudge()
-    judge = config.judge
-    cache = judge.cache_dir or os.path.join(workdir, "judge_cache")
-    if "://" in cache:  # its database needs a disk
+    cache = config.judge.cache_dir or os.path.join(workdir, "judge_cache")
+    if "://" in cache:  # lines are added to its file, which a bucket cannot do
         cache = os.fspath(weights_cache.cache_directory() / "judge")
     if jax.process_index():
         cache = f"{cache}_{jax.process_index()}"
-    return LLMJudge(
-        LLMJudgeConfig(
-            base_url=judge.base_url, model=judge.model, timeout=judge.timeout,
-            max_concurrency=judge.max_concurrency, cache_dir=cache,
+    judge = LLMJudge(dataclasses.replace(config.judge, cache_dir=cache))
+    problem = processes.gather(judge.try_endpoint() if processes.is_primary() else None)[0]
+    if problem is None:
+        return judge
+    if config.judge.required:
+        raise ConnectionError(
+            f"{problem}; judge.required=False or judge.kind='offline' begins without it, on "
+            "offline scores."
         )
-    )  # fmt: skip
+    logging.warning("%s. judge.required is False: EVERY score will be the offline one.", problem)
+    judge.stop_asking()
+    return judge

@@ -18,6 +18,7 @@ from agemem_jax.models.config import ATTENTIONS, DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.parallel.mesh import MeshConfig
 from agemem_jax.protocol.chat_formats import CHAT_FORMATS
+from agemem_jax.rewards.judge_config import JudgeConfig
 from agemem_jax.rewards.total import RewardConfig
 from agemem_jax.rollout.episode import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
@@ -174,36 +175,6 @@ class MemoryConfig:
             raise ValueError(
                 f"memory.embedder is {self.embedder!r}; it must be one of {', '.join(EMBEDDERS)}."
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class JudgeConfig:
-    """Who scores answers.
-
-    Attributes:
-      kind: "offline" (exact match, F1 and supporting facts) or "llm".
-      base_url, model: the OpenAI-compatible endpoint and the model it serves. The key
-        is read from the environment variable AGEMEM_JUDGE_API_KEY.
-      max_concurrency: requests under way at once.
-      timeout: of one request, in seconds.
-      cache_dir: where replies are kept; default: inside the work directory.
-    """
-
-    kind: str = "offline"
-    base_url: str = ""
-    model: str = ""
-    max_concurrency: int = 8
-    timeout: float = 60.0
-    cache_dir: str | None = None
-
-    def __post_init__(self):
-        if self.kind not in ("offline", "llm"):
-            raise ValueError(f"judge.kind is {self.kind!r}; it must be 'offline' or 'llm'.")
-        _at_least_one(self, "judge", "max_concurrency")
-        if not self.timeout > 0:
-            raise ValueError(f"judge.timeout is {self.timeout}; it must be above 0.")
-        if self.kind == "llm" and not (self.base_url and self.model):
-            raise ValueError("judge.kind is 'llm', which needs judge.base_url and judge.model.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,6 +350,8 @@ def _to_config_dict(value: Any) -> ml_collections.ConfigDict:
             config[field.name] = ml_collections.config_dict.placeholder(
                 _optional_type(hints[field.name])
             )
+        elif types.NoneType in typing.get_args(hints[field.name]):  # a flag may say None, too
+            config[field.name] = ml_collections.FieldReference(item, field_type=object)
         else:
             config[field.name] = item
     return config.lock()

@@ -12,7 +12,7 @@ import fnmatch
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -40,12 +40,19 @@ MAY_CHANGE = (
     "tasks.data_dir",
     "tasks.manual_dir",
     "judge.base_url",
+    "judge.api_key_variable",
     "judge.cache_dir",
+    "judge.required",
     "judge.timeout",
     "judge.max_concurrency",
+    "judge.max_attempts",
+    "judge.first_pause",
+    "judge.longest_pause",
+    "judge.give_up_after",
 )
 # Of these groups, what changes the numbers that are sampled.
 _FIXED = ("engine.weights", "engine.cache_dtype")
+OF_WEIGHTS = ("backbone", "model.")  # what weights are read by, whatever is done with them
 
 
 def changes(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -63,14 +70,22 @@ def may_change(name: str) -> bool:
     return name not in _FIXED and any(fnmatch.fnmatch(name, each) for each in MAY_CHANGE)
 
 
-def refuse_conflicts(where: str, recorded: RunConfig, given: RunConfig) -> None:
+def refuse_conflicts(
+    where: str, recorded: RunConfig, given: RunConfig, groups: Sequence[str] = ("",)
+) -> None:
     """Compares what was recorded at `where` with what is given now.
+
+    Args:
+      where: for the sentence.
+      recorded, given: what is compared.
+      groups: how the names of options begin that count.
 
     Raises:
       ValueError: an option differs that may not; the sentence names all that do.
     """
     differing = changes(as_values(recorded), as_values(given))
-    wrong = [name for name in differing if not may_change(name)]
+    counted = [name for name in differing if name.startswith(tuple(groups))]
+    wrong = [name for name in counted if not may_change(name)]
     if not wrong:
         return
     told = ", ".join(

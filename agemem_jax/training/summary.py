@@ -7,6 +7,7 @@ import numpy as np
 
 from agemem_jax.parallel import processes
 from agemem_jax.protocol.events import FormatEvent, ToolEvent
+from agemem_jax.rewards.judges import Judge
 from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
@@ -70,3 +71,17 @@ def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list
             }
         )
     return rows
+
+
+def with_judge_counts(values: dict[str, float], judge: Judge) -> dict[str, float]:
+    """Adds what became of the questions to a judge, over all processes; each must call this.
+
+    MQ is not rewarded, so training does not spend a request per trajectory on it: with a judge
+    that counts, the value by supporting facts is renamed to say so. Evaluation asks the judge.
+    """
+    parts = processes.gather(judge.take_counts())
+    counts = {f"judge/{name}": sum(part[name] for part in parts) for name in parts[0]}
+    if counts and "memory_quality" in values:
+        values = dict(values)
+        values["memory_quality_offline"] = values.pop("memory_quality")
+    return {**values, **counts}

@@ -45,7 +45,7 @@ from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.position import Position
 from agemem_jax.training.run_config import RunConfig
-from agemem_jax.training.summary import summarise
+from agemem_jax.training.summary import summarise, with_judge_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +118,9 @@ class Trainer:
         self._process, self._processes = jax.process_index(), jax.process_count()
         self._packing = self._local_packing()
         self.phases = curriculum.phases(config)
+        self.judge = components.build_judge(config, self.workdir)  # first: it may refuse the run
         self.backbone = components.build_backbone(config, self.mesh)
         self.player = components.build_player(config, self.backbone, self._rollout_mesh)
-        self.judge = components.build_judge(config, self.workdir)
         source = components.build_source(config, "train")
         components.check_source(source, config)
         self._data = components.identify_source(source)
@@ -272,7 +272,7 @@ class Trainer:
             played = time.monotonic()
             intact = [t for t in trajectories if t.fault is None]
             rewards = compute_rewards(intact, phase.rewards, self.judge)
-            summary = summarise(intact, rewards)
+            summary = with_judge_counts(summarise(intact, rewards), self.judge)
             trajectories, advantages = self._advantages(trajectories, rewards)
             prefix = self.player.rules(phase.episode).shared_prefix
             values = self._improve(trajectories, advantages, prefix, grpo_update, score)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agemem_jax.protocol.events import FormatEvent, OverflowEvent, RetrievedEntry, RoundLimitEvent
+from agemem_jax.rewards import memory_reward
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import Reward, RewardConfig, compute_rewards
 from tests.rewards.builders import (
@@ -337,3 +338,29 @@ def test_a_wrong_option_is_refused_with_one_sentence(options, says):
     with pytest.raises(ValueError, match="^rewards") as caught:
         RewardConfig(**options)
     assert says in str(caught.value)
+
+
+def test_memory_quality_is_the_judges_and_an_empty_memory_is_not_asked_about():
+    asked = []
+
+    class Harsh(OfflineJudge):
+        def score_memories(self, items):
+            asked.extend(items)
+            return [0.25] * len(items)
+
+    played = [
+        trajectory(),
+        trajectory(),
+        trajectory(task=dataclasses.replace(TASK, supporting_facts=())),
+    ]
+    played[1].memory.update(a=WORKS, b=NOISE)
+    played[2].memory.update(a=WORKS)
+    assert memory_reward.memory_qualities(played, Harsh()) == [0.0, 0.25, 0.0]
+    assert [item.entries for item in asked] == [(WORKS, NOISE)]
+    for each, quality in zip(
+        played, memory_reward.memory_qualities(played, OfflineJudge()), strict=True
+    ):
+        task = each.task
+        assert quality == memory_reward.memory_quality(
+            each.memory, task.supporting_facts, task.stale_facts
+        )
