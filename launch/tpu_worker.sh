@@ -11,7 +11,7 @@ folder="${HOME}/agemem-run"
 mkdir -p "${folder}"
 action="${1:-}"
 shift || true
-export AGEMEM_EXTRA=tpu PYTHON=python3.11
+export AGEMEM_EXTRA=tpu
 
 is_running() { kill -0 "$(cat "${folder}/pid" 2>/dev/null)" 2>/dev/null; }
 
@@ -25,10 +25,10 @@ finish() {
 }
 
 case "${action}" in
-  install)  # TPU machines may come with an older Python
-    if ! python3.11 -c "import ensurepip" 2>/dev/null; then
+  install)  # TPU machines may come with an older Python, by which setup.sh gets a newer one
+    if ! python3 -m pip --version > /dev/null 2>&1 && ! python3 -c "import ensurepip"; then
       sudo apt-get update --quiet
-      sudo apt-get install --quiet --yes -o DPkg::Lock::Timeout=300 python3.11-venv
+      sudo apt-get install --quiet --yes -o DPkg::Lock::Timeout=300 python3-venv
     fi
     source launch/setup.sh requirements.txt ;;
   start)
