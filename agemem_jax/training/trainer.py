@@ -14,7 +14,6 @@ import threading
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
@@ -56,6 +55,10 @@ class _At:
 
     def get_state(self) -> dict[str, int]:
         return self.state
+
+
+def _is_deleted(state: train_state.TrainState) -> bool:
+    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def train(
@@ -442,29 +445,28 @@ class Trainer:
     def _rescue(self) -> bool:
         """Saves the last finished iteration while the main thread is busy with the next one.
 
-        An update that begins meanwhile takes the memory of what is read here: then it is tried
+        An update that begins meanwhile takes the memory of what is read here: then this is tried
         again behind it. Several processes can save together only, so there nothing is saved.
         """
         if not self._save_lock.acquire(blocking=False):
             return False  # it is saving: soon it hears by itself
-        state, position, data = self._resumable
-        if self._processes > 1 or self._saved_step == position.step:
-            return True
-        try:
-            state = jax.tree.map(jnp.copy, state)
-            jax.block_until_ready(state)
-        except RuntimeError as error:  # deleted, since it was given to an update
-            logging.info("Not between two updates: %s", error)
+        resumable = self._resumable
+        if resumable is None or _is_deleted(resumable[0]):  # given to an update
             self._save_lock.release()
             return False
-        # The lock stays taken: the process ends behind this.
+        state, position, data = resumable
+        if self._processes > 1 or self._saved_step == position.step:
+            return True
         try:
             self.checkpoints.save(
                 position.step, state, _At(data), {**position.to_record(), "data": self._data}
             )
         except SaveFailed as error:
+            if _is_deleted(state):  # an update began meanwhile
+                self._save_lock.release()
+                return False
             logging.error("%s", error)
-        return True
+        return True  # the lock stays taken: the process ends behind this
 
     def _save_on_the_way(self) -> None:
         """A failure costs work only if the run ends before the next checkpoint."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -176,9 +177,18 @@ def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch):
     def refuse(self, url_or_urls):
         raise OSError("no route")
 
+    monkeypatch.setattr(builder, "_reach", lambda url: None)
     monkeypatch.setattr(builder.tfds.download.DownloadManager, "download", refuse)
     with pytest.raises(ConnectionError, match=r"\(no route\): download hotpot_train_v1.1.json"):
         HotpotQASource("train", tmp_path / "data")
+
+
+def test_a_server_that_nobody_reaches_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "URL", "http://127.0.0.1:9/")  # nobody listens there
+    begun = time.monotonic()
+    with pytest.raises(ConnectionError, match="Connection refused.*: download hotpot_train_v1.1"):
+        HotpotQASource("train", tmp_path / "data")
+    assert time.monotonic() - begun < 30
 
 
 def test_official_files_are_asked_for_by_url(tmp_path, manual_dir, monkeypatch):
@@ -188,6 +198,7 @@ def test_official_files_are_asked_for_by_url(tmp_path, manual_dir, monkeypatch):
         asked.extend(urls)
         return [str(manual_dir / url.rsplit("/", 1)[1]) for url in urls]
 
+    monkeypatch.setattr(builder, "_reach", lambda url: None)
     monkeypatch.setattr(builder.tfds.download.DownloadManager, "download", fetch)
     assert len(HotpotQASource("train", tmp_path / "data")) == 3
     assert asked == [

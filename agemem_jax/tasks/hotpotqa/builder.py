@@ -8,6 +8,8 @@ the index of their paragraph.
 
 import dataclasses
 import hashlib
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,13 +215,22 @@ def _find(manual_dir: Path, train_file: str, validation_file: str) -> tuple[Path
 def _download(dl_manager, config: HotpotQABuilderConfig) -> tuple[Path, Path]:
     names = (config.train_file, config.validation_file)
     try:
+        _reach(URL + names[0])  # the downloader tries for minutes
         train, validation = dl_manager.download([URL + name for name in names])
     except Exception as error:  # the downloader lets many kinds through
         raise ConnectionError(
-            f"HotpotQA could not be downloaded from {URL} ({error}): download {names[0]} and "
+            f"HotpotQA could not be downloaded from {URL} ({str(error)[:100]}): download {names[0]} and "
             f"{names[1]} by other means, and name the directory that holds them as manual_dir."
         ) from error
     return Path(train), Path(validation)
+
+
+def _reach(url: str, patience: float = 15.0) -> None:
+    """Whether anyone answers there; raises an OSError otherwise."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=patience).close()
+    except urllib.error.HTTPError:
+        pass  # an answer, if to another question
 
 
 def _digest(paths: tuple[Path, ...]) -> str:
