@@ -30,17 +30,25 @@ _SPECIAL = {
 }
 
 
-def write_model(directory: str | os.PathLike, family: str, seed: int = 0) -> pathlib.Path:
-    """Writes a random model of `family` with its chat format; returns the directory."""
+def write_model(
+    directory: str | os.PathLike, family: str, seed: int = 0, **sizes: int
+) -> pathlib.Path:
+    """Writes a random model of `family` with its chat format; returns the directory.
+
+    `sizes` are values of config.json beside, or instead of, those of a very small model.
+    """
     format_name, values = FAMILIES[family]
+    small = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+    }  # fmt: skip
     chat_format = CHAT_FORMATS[format_name]
     tokenizer = _tokenizer(format_name)
     values = transformers.AutoConfig.for_model(
         family,
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
+        vocab_size=len(tokenizer),
         layer_types=["sliding_attention", "full_attention"] if "gemma" in family else None,
-        **values,
+        **small | values | sizes,
     )  # fmt: skip
     config = hf_config.from_values(values, where=family)
     tokenizer.chat_template = chat_format.template

@@ -43,7 +43,10 @@ class Evaluator:
         self.workdir = workdir
         self._mesh = make_rollout_mesh(config.mesh)
         self._judge = components.build_judge(config, workdir)  # first: it may refuse to go on
-        self._backbone = components.build_backbone(config, self._mesh)
+        # What full training has replaced is not read, unless it is what is evaluated.
+        self._backbone = components.build_backbone(
+            config, self._mesh, with_params=config.model.lora_rank > 0
+        )
         self._player = components.build_player(config, self._backbone, self._mesh)
         source = components.build_source(config, config.tasks.held_out_split)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]

@@ -113,14 +113,21 @@ def merge_lora(config: DecoderConfig, params: PyTree, lora: PyTree) -> PyTree:
 _STAYS_FLOAT32 = "norm"  # in a parameter's path; all others are read in the compute dtype
 
 
-def in_compute_dtype(config: DecoderConfig, weights: PyTree) -> PyTree:
-    """Weights, or some of them, that compute the same in less memory, for copies only read."""
+def read_dtypes(config: DecoderConfig, weights: PyTree) -> PyTree:
+    """For weights, or some of them, the dtypes that compute the same in the least memory."""
     dtype = jnp.dtype(config.compute_dtype)
 
-    def cast(path, leaf):
-        return leaf if _STAYS_FLOAT32 in jax.tree_util.keystr(path) else leaf.astype(dtype)
+    def one(path, leaf):
+        return leaf.dtype if _STAYS_FLOAT32 in jax.tree_util.keystr(path) else dtype
 
-    return jax.tree_util.tree_map_with_path(cast, weights)
+    return jax.tree_util.tree_map_with_path(one, weights)
+
+
+def in_compute_dtype(config: DecoderConfig, weights: PyTree) -> PyTree:
+    """Weights, or some of them, that compute the same in less memory, for copies only read."""
+    return jax.tree.map(
+        lambda leaf, dtype: leaf.astype(dtype), weights, read_dtypes(config, weights)
+    )
 
 
 def forward(

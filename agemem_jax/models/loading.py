@@ -37,19 +37,21 @@ INITS = ("pretrained", "random")
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A model that is ready to use.
+    """A model that is ready to use, or one whose parameters are still where they are kept.
 
     Attributes:
       name: as asked for.
       config: of the decoder.
-      params: base parameters.
+      params: base parameters; None where it was only opened.
       tokenizer: see `protocol.chat_formats.Tokenizer`.
+      read_params: reads or draws the base parameters; nothing here holds what it gives.
     """
 
     name: str
     config: DecoderConfig
-    params: PyTree
+    params: PyTree | None
     tokenizer: transformers.PreTrainedTokenizerFast
+    read_params: Callable[[], PyTree]
 
 
 def check_name(name: str) -> None:
@@ -70,17 +72,26 @@ def assets(name: str) -> pathlib.Path:
     return pathlib.Path(str(importlib.resources.files("agemem_jax.models") / "assets" / name))
 
 
-def load_backbone(
+def load_backbone(name: str, **options: Any) -> Backbone:
+    """Opens a backbone and reads its parameters; options and errors are those of `open_backbone`.
+
+    Raises:
+      FileNotFoundError: the weights are not there; the sentence tells how to get them.
+    """
+    backbone = open_backbone(name, **options)
+    return dataclasses.replace(backbone, params=backbone.read_params())
+
+
+def open_backbone(
     name: str,
     *,
     init: str = "pretrained",
     key: Key[Array, ""],
     param_dtype: str = "float32",
     place: Callable[[DecoderConfig], PyTree] | None = None,
-    check: Callable[[DecoderConfig], None] = lambda config: None,
     **changes: Any,
 ) -> Backbone:
-    """Loads a backbone.
+    """A backbone without its parameters: who needs them reads them, and holds them alone.
 
     Args:
       name: a key of `BACKBONES`, a directory with config.json and *.safetensors or with one
@@ -89,7 +100,6 @@ def load_backbone(
       key: what random parameters are drawn with.
       param_dtype: of the parameters, "float32" or "bfloat16".
       place: gives the sharding of every parameter; by default all go to the default device.
-      check: is shown the configuration before any parameter is read, and may refuse it.
       **changes: fields of the decoder's configuration: precision and LoRA.
 
     Raises:
@@ -110,15 +120,13 @@ def load_backbone(
         read = _read_gguf if files else _read_hugging_face
         config, read_params, tokenizer = read(files[0] if files else folder, param_dtype)
     config = dataclasses.replace(config, **changes)
-    check(config)
     shardings = None if place is None else place(config)
     if pretrained:
-        params = read_params(shardings)
+        read = functools.partial(read_params, shardings)
     else:
-        params = jax.jit(
-            functools.partial(decoder.init_params, config), out_shardings=shardings
-        )(key)  # fmt: skip
-    return Backbone(name, config, params, tokenizer)
+        draw = jax.jit(functools.partial(decoder.init_params, config), out_shardings=shardings)
+        read = functools.partial(draw, key)
+    return Backbone(name, config, None, tokenizer, read)
 
 
 def _locate(name: str) -> pathlib.Path:

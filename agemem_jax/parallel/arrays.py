@@ -8,6 +8,21 @@ from jaxtyping import PyTree
 from agemem_jax.parallel import rules
 
 
+def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Shapes and dtypes of arrays, or of shapes, with where each one goes."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree, shardings,
+    )  # fmt: skip
+
+
+def delete(tree: PyTree) -> None:
+    """Frees arrays now, whoever holds them; what is computed from them already goes on."""
+    for x in jax.tree.leaves(tree):
+        if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
+            x.delete()
+
+
 def place(tree: PyTree, shardings: PyTree) -> PyTree:
     """Arrays that every process holds whole, each device's part on it."""
 
@@ -65,34 +80,35 @@ def place_rows(mesh: Mesh | None, tree: PyTree, axis: int) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-def to_rollout_mesh(mesh: Mesh | None, tree: PyTree, shardings: PyTree | None) -> PyTree:
+def to_rollout_mesh(mesh: Mesh, tree: PyTree, dtypes: PyTree, shardings: PyTree) -> PyTree:
     """Weights of the training mesh, a copy of them for this process.
+
+    One array after the other, so that of what is only on its way there is never more than one.
 
     Args:
       mesh: that of this process's rollouts.
       tree: arrays on the training mesh.
-      shardings: where each array goes on `mesh`; None where both meshes are None.
+      dtypes: in which each one is wanted.
+      shardings: where each array goes on `mesh`.
     """
-    if shardings is None:
-        return tree
     count = jax.process_count()
     if count == 1:
-        return jax.tree.map(jax.device_put, tree, shardings)
-    # The same layout for every process at once, so that one call moves everything; then each
-    # takes its own part.
+        return jax.tree.map(
+            lambda x, dtype, sharding: jax.device_put(x.astype(dtype), sharding),
+            tree, dtypes, shardings,
+        )  # fmt: skip
+    # The same layout for every process at once, so that one call moves an array for all; then
+    # each takes its own part.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     shape, names = mesh.devices.shape, mesh.axis_names
     axis_types = (jax.sharding.AxisType.Auto,) * (len(names) + 1)
     everyone = Mesh(
         np.array(devices).reshape(count, *shape), ("process", *names), axis_types=axis_types
     )
-    copies = jax.tree.map(
-        lambda x, sharding: jax.device_put(x, NamedSharding(everyone, sharding.spec)),
-        tree, shardings,
-    )  # fmt: skip
-    return jax.tree.map(
-        lambda x, sharding: jax.make_array_from_single_device_arrays(
-            x.shape, sharding, [shard.data for shard in x.addressable_shards]
-        ),
-        copies, shardings,
-    )  # fmt: skip
+
+    def one(x, dtype, sharding):
+        x = jax.device_put(x.astype(dtype), NamedSharding(everyone, sharding.spec))
+        own = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, own)
+
+    return jax.tree.map(one, tree, dtypes, shardings)

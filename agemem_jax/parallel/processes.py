@@ -79,6 +79,16 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def own_part(x: jax.Array) -> jax.Array:
+    """An array as one on this process's only device; where that holds all of it, without a copy.
+
+    Valid until the array itself is donated.
+    """
+    if not x.is_fully_replicated:
+        x = jax.device_put(x, jax.sharding.NamedSharding(x.sharding.mesh, jax.P()))
+    return x.addressable_data(0)
+
+
 def own_copy(tree: PyTree) -> PyTree:
     """Arrays that are the same on all devices, on this process's default device."""
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import PyTree
@@ -22,7 +21,7 @@ from jaxtyping import PyTree
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
-from agemem_jax.parallel import rules
+from agemem_jax.parallel import arrays, rules
 from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh, use
 from agemem_jax.planning.chips import Topology
 from agemem_jax.rollout import decoding
@@ -145,34 +144,11 @@ class Job:
 
     def state(self) -> TrainState:
         """The training state as shapes with shardings."""
-        config, model = self.config, self.model
-        optimizer = train_state.make_optimizer(config.optimizer)
-
-        def create(params):
-            return train_state.create(
-                model, params, config.optimizer, keep_reference=config.grpo.beta > 0,
-                key=jax.random.key(0),
-            )  # fmt: skip
-
-        params = _cast(decoder.abstract_params(model), config.model.param_dtype)
-        state = jax.eval_shape(create, params)
-        everywhere = _everywhere(self.mesh, self.devices)
-        if self.mesh is None:
-            return _struct(state, jax.tree.map(lambda _: everywhere, state))
-        base = train_state.param_shardings(model, self.mesh)
-        trained = train_state.lora_shardings(model, self.mesh) if model.lora_rank else base
-        shardings = state.replace(
-            step=everywhere,
-            trainable=trained,
-            frozen=base if model.lora_rank else None,
-            opt_state=optax.tree_map_params(
-                optimizer, lambda _, sharding: sharding, state.opt_state, trained,
-                transform_non_params=lambda _: everywhere,
-            ),
-            reference=None if state.reference is None else trained,
-            key=everywhere,
+        config = self.config
+        return train_state.abstract_state(
+            self.model, config.rl_optimizer, keep_reference=config.grpo.beta > 0,
+            param_dtype=config.model.param_dtype, mesh=self.mesh, device=self.devices[0],
         )  # fmt: skip
-        return _struct(state, shardings)
 
     def batch(self, *, scored: bool) -> Batch:
         """A packed batch likewise, with the reference's log-probabilities or without."""
@@ -210,8 +186,8 @@ class Job:
         cast = jax.eval_shape(functools.partial(decoder.in_compute_dtype, self.model), weights)
         if self.rollout_mesh is None:
             alone = _everywhere(None, self.own)
-            return _struct(cast, jax.tree.map(lambda _: alone, cast))
-        return _struct(cast, train_state.weight_shardings(self.model, self.rollout_mesh))
+            return arrays.abstract(cast, jax.tree.map(lambda _: alone, cast))
+        return arrays.abstract(cast, train_state.weight_shardings(self.model, self.rollout_mesh))
 
     def cache(self) -> kv_cache.Cache:
         """The cache of a process's slots."""
@@ -230,9 +206,9 @@ class Job:
             "generated": jnp.int32, "limits": jnp.int32, "temperatures": jnp.float32,
             "top_ks": jnp.int32, "top_ps": jnp.float32,
         }  # fmt: skip
-        arrays = {name: jax.ShapeDtypeStruct((slots,), dtype) for name, dtype in dtypes.items()}
+        columns = {name: jax.ShapeDtypeStruct((slots,), dtype) for name, dtype in dtypes.items()}
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
-        return self._split(decoding.DecodeState(keys=keys, **arrays), "batch")
+        return self._split(decoding.DecodeState(keys=keys, **columns), "batch")
 
     def lower(self, name: str) -> jax.stages.Lowered:
         """One of `functions`, lowered as the job calls it."""
@@ -282,7 +258,7 @@ class Job:
     def _lower_update(self) -> jax.stages.Lowered:
         config = self.config
         step = update.make_update(
-            self.model, config.grpo, config.optimizer, temperature=config.temperature,
+            self.model, config.grpo, config.rl_optimizer, temperature=config.temperature,
             mesh=self.mesh,
         )  # fmt: skip
         return step.lower(self.state(), self.batch(scored=config.grpo.beta > 0))
@@ -302,22 +278,11 @@ class Job:
                 return SingleDeviceSharding(self.own[0])
             return rules.activation_sharding(mesh, x.shape, *names)
 
-        return _struct(tree, jax.tree.map(one, tree))
+        return arrays.abstract(tree, jax.tree.map(one, tree))
 
 
 def _everywhere(mesh: Mesh | None, devices: Sequence[Any]):
     return SingleDeviceSharding(devices[0]) if mesh is None else rules.replicated(mesh)
-
-
-def _cast(tree: PyTree, dtype: str) -> PyTree:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(dtype)), tree)
-
-
-def _struct(tree: PyTree, shardings: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        tree, shardings,
-    )  # fmt: skip
 
 
 def bytes_per_device(tree: PyTree) -> int:

@@ -1,9 +1,10 @@
-"""What TPU chips can do, and how they are joined: the figures behind every time bound.
+"""What chips can do, and how TPUs are joined: the figures behind every time bound, and MFU.
 
 Peak rates are those that Google publishes per chip (cloud.google.com/tpu/docs/v5e, /v5p and /v6e;
 links and their one-way rate also in "How to Scale Your Model", jax-ml.github.io/scaling-book,
 chapter "TPUs"). Memory is what the compiler lets a program use of the 16, 95 and 32 GiB, as it
-says itself when a program does not fit.
+says itself when a program does not fit. Those of GPUs are NVIDIA's for dense products
+(data sheets of A100, H100 and H200).
 """
 
 import dataclasses
@@ -49,6 +50,29 @@ CHIPS = {
         Chip("v6e", int(31.25 * _GIB), 918e12, 1640e9, 100e9, 2, ring=16, host=(2, 2)),
     )
 }
+
+# Peak rates in bfloat16 by what `jax.Device.device_kind` starts with, the longest that fits.
+_PEAKS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": CHIPS["v5e"].flops,
+    "TPU v5e": CHIPS["v5e"].flops,
+    "TPU v5": CHIPS["v5p"].flops,
+    "TPU v5p": CHIPS["v5p"].flops,
+    "TPU v6 lite": CHIPS["v6e"].flops,
+    "TPU v6e": CHIPS["v6e"].flops,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 NVL": 835e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA H200 NVL": 835e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Floating-point operations per second in bfloat16; None for devices that are not listed."""
+    known = [name for name in _PEAKS if device_kind.startswith(name)]
+    return _PEAKS[max(known, key=len)] if known else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from agemem_jax.memory.embedders import Embedder, make_embedder
 from agemem_jax.models import attention, weights_cache
 from agemem_jax.models.config import DecoderConfig
-from agemem_jax.models.loading import Backbone, load_backbone
+from agemem_jax.models.loading import Backbone, open_backbone
 from agemem_jax.parallel import processes
 from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
 from agemem_jax.rewards.judges import Judge, OfflineJudge
@@ -24,21 +24,27 @@ from agemem_jax.training import train_state
 from agemem_jax.training.run_config import ModelConfig, RunConfig
 
 
-def build_backbone(config: RunConfig, mesh: Mesh | None = None) -> Backbone:
+def build_backbone(
+    config: RunConfig, mesh: Mesh | None = None, *, with_params: bool = True
+) -> Backbone:
     """Loads the policy's model; its random part is drawn from the run's seed.
 
-    With the mesh of training, every device gets its part of the parameters.
+    With the mesh of training, every device gets its part of the parameters. Without
+    `with_params` they are left to `Backbone.read_params`.
     """
     place = None if mesh is None else functools.partial(train_state.param_shardings, mesh=mesh)
-    return load_backbone(
+    backbone = open_backbone(
         config.backbone,
         place=place,
         init=config.model.init,
         key=jax.random.fold_in(jax.random.key(config.seed), 1),
         param_dtype=config.model.param_dtype,
-        check=functools.partial(check_model, config),
         **decoder_options(config.model),
     )
+    check_model(config, backbone.config)
+    if not with_params:
+        return backbone
+    return dataclasses.replace(backbone, params=backbone.read_params())
 
 
 def check_model(config: RunConfig, model: DecoderConfig) -> None:

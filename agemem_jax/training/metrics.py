@@ -143,6 +143,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         if hasattr(value, "item"):
             value = value.item()
         if isinstance(value, float):
-            value = round(value, 6) if math.isfinite(value) else None
+            # Six digits wherever the point is: learning rates are small, and mean something.
+            value = float(f"{value:.6g}") if math.isfinite(value) else None
         plain[name] = value
     return plain

@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
@@ -11,6 +12,7 @@ from jaxtyping import PyTree
 from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import Backbone
+from agemem_jax.parallel import arrays
 from agemem_jax.training import curriculum, train_state
 from agemem_jax.training.checkpoint_parts import CheckpointInfo
 from agemem_jax.training.checkpoints import Checkpoints
@@ -29,11 +31,12 @@ def restore_weights(
 
     Args:
       config: of the run.
-      backbone: that the run started from.
+      backbone: that the run started from. Where it was only opened, its parameters are read if
+        they are needed, which those that full training has replaced are not.
       workdir: of the run.
       trained: the newest weights; otherwise those before reinforcement learning, which
         closed the warm-up, or are the backbone's own where there was none.
-      mesh: of rollouts, on which the backbone's parameters are already; weights are split as
+      mesh: of rollouts, on which the backbone's parameters are put; weights are split as
         they are, in the dtypes in which an engine reads them.
 
     Raises:
@@ -41,40 +44,38 @@ def restore_weights(
     """
     model = backbone.config
 
-    def start(params: PyTree) -> Weights:
-        state = train_state.create(
-            model, params, config.rl_optimizer, keep_reference=False,
-            key=jax.random.key(config.seed),
-        )  # fmt: skip
-        return train_state.weights(state)
+    def base() -> PyTree:
+        return backbone.read_params() if backbone.params is None else backbone.params
 
     def as_read(weights: Weights) -> Weights:
         # What the engine rounds or stacks itself, it takes as it is; as in training.
-        as_trained = config.engine.weights == "as_trained"
+        as_trained = mesh is not None and config.engine.weights == "as_trained"
         return decoder.in_compute_dtype(model, weights) if as_trained else weights
 
     shardings = None if mesh is None else train_state.weight_shardings(model, mesh)
     checkpoints = _open(config, workdir)
     info = _choose(checkpoints, trained)
     if info is None:
-        if mesh is None:
-            return start(backbone.params)
-        # In one function, which leaves out what is not asked for: an optimiser's state.
-        begin = jax.jit(lambda params: as_read(start(params)), out_shardings=shardings)
-        return begin(backbone.params)
+
+        def begin(params: PyTree) -> Weights:
+            if not model.lora_rank:  # as masters are
+                params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+            key = jax.random.key(config.seed)
+            return as_read(train_state.first_weights(model, params, key=key))
+
+        if mesh is not None:
+            begin = jax.jit(begin, out_shardings=shardings)
+        return begin(base())
     logging.info("Weights of %s", info.path)
-    template = jax.eval_shape(start, backbone.params)
+    part = decoder.abstract_lora(model) if model.lora_rank else decoder.abstract_params(model)
     if mesh is None:
         alone = SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: alone, template)
-    template = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        template, shardings,
-    )  # fmt: skip
-    trained_part = template.lora if model.lora_rank else template.params
-    trainable = checkpoints.restore_trainable(info, trained_part)
-    weights = train_state.combine(trainable, backbone.params if model.lora_rank else None)
-    return weights if mesh is None else as_read(weights)
+        where = jax.tree.map(lambda _: alone, part)
+    else:
+        where = shardings.lora if model.lora_rank else shardings.params
+    trainable = checkpoints.restore_trainable(info, arrays.abstract(part, where))
+    weights = train_state.combine(trainable, base() if model.lora_rank else None)
+    return as_read(weights)
 
 
 def describe_weights(config: RunConfig, workdir: str | os.PathLike, *, trained: bool) -> str:

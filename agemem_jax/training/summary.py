@@ -12,6 +12,11 @@ from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 
+# What R_context and R_memory are the means of.
+REWARD_PARTS = (
+    "compression", "preventive", "preservation", "storage", "maintenance", "relevance",
+)  # fmt: skip
+
 
 def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> dict[str, float]:
     """Means over the trajectories of all processes, each of which must call this.
@@ -31,6 +36,7 @@ def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> 
         name: mean(name)
         for name in (
             "reward", "reward_task", "reward_context", "reward_memory", "reward_penalty",
+            *(f"reward_{part}" for part in REWARD_PARTS),
             "success", "memory_quality", "answered", "steps", "prompt_tokens", "format_errors",
         )
     }  # fmt: skip
@@ -57,6 +63,7 @@ def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list
                 "reward_context": reward.context,
                 "reward_memory": reward.memory,
                 "reward_penalty": reward.penalty,
+                **{f"reward_{part}": getattr(reward, part) for part in REWARD_PARTS},
                 "success": float(reward.task >= 1.0),
                 "memory_quality": memory_quality(
                     trajectory.memory, task.supporting_facts, task.stale_facts

@@ -12,8 +12,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key, PyTree
+from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
@@ -163,6 +163,14 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     )
 
 
+def learning_rate(config: OptimizerConfig, opt_state: Any) -> Float[Array, ""]:
+    """What the next update is scaled with; updates that were skipped do not count."""
+    is_schedule = lambda part: isinstance(part, optax.ScaleByScheduleState)  # noqa: E731
+    parts = jax.tree.leaves(opt_state, is_leaf=is_schedule)
+    (state,) = [part for part in parts if is_schedule(part)]
+    return jnp.asarray(make_schedule(config)(state.count), jnp.float32)
+
+
 def create(
     config: DecoderConfig,
     params: PyTree,
@@ -171,6 +179,7 @@ def create(
     keep_reference: bool,
     key: Key[Array, ""],
     mesh: Mesh | None = None,
+    donate: bool = False,
 ) -> TrainState:
     """The state before the first update.
 
@@ -182,24 +191,82 @@ def create(
       keep_reference: whether a reference policy is needed (beta above 0).
       key: typed random key of the run.
       mesh: of training, on which `params` are already; what else there is follows them.
+      donate: `params` become part of the state, without a copy where they are float32, and
+        are not the caller's any more.
     """
-    frozen = None
-    source = params
-    if config.lora_rank:
-        frozen = params
-        source = decoder.init_lora(config, jax.random.fold_in(key, _LORA_STREAM))
-        if mesh is not None:
-            source = arrays.place(source, lora_shardings(config, mesh))
-    trainable = _float32_copy(source)
+    own = first_weights(config, params, key=key, mesh=mesh)
+    trainable = own.lora if config.lora_rank else _as_master(own.params, donate)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,
-        frozen=frozen,
+        frozen=own.params if config.lora_rank else None,
         opt_state=make_optimizer(optimizer).init(trainable),
         reference=_read_only_copy(config, trainable) if keep_reference else None,
         key=key,
     )
     return arrays.replicate_rest(mesh, state)
+
+
+def first_weights(
+    config: DecoderConfig, params: PyTree, *, key: Key[Array, ""], mesh: Mesh | None = None
+) -> Weights:
+    """What a run starts to act with: `params`, and fresh LoRA matrices where LoRA is on."""
+    if not config.lora_rank:
+        return Weights(params=params)
+    lora = decoder.init_lora(config, jax.random.fold_in(key, _LORA_STREAM))
+    if mesh is not None:
+        lora = arrays.place(lora, lora_shardings(config, mesh))
+    return Weights(params=params, lora=lora)
+
+
+def abstract_state(
+    config: DecoderConfig,
+    optimizer: OptimizerConfig,
+    *,
+    keep_reference: bool,
+    param_dtype: str = "float32",
+    mesh: Mesh | None = None,
+    device: Any = None,
+) -> TrainState:
+    """The state that `create` makes, as shapes with shardings; nothing is computed.
+
+    Args:
+      config: of the decoder.
+      optimizer: of any phase; they all remember the same.
+      keep_reference: whether there is a reference policy.
+      param_dtype: of the base parameters.
+      mesh: of training; None for a single device.
+      device: that single one; by default this process's first.
+    """
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(param_dtype)),
+        decoder.abstract_params(config),
+    )
+
+    def begin(params):
+        return create(
+            config, params, optimizer, keep_reference=keep_reference, key=jax.random.key(0)
+        )
+
+    state = jax.eval_shape(begin, params)
+    if mesh is None:
+        alone = SingleDeviceSharding(device or jax.local_devices()[0])
+        return arrays.abstract(state, jax.tree.map(lambda _: alone, state))
+    everywhere = rules.replicated(mesh)
+    base = param_shardings(config, mesh)
+    trained = lora_shardings(config, mesh) if config.lora_rank else base
+    shardings = state.replace(
+        step=everywhere,
+        trainable=trained,
+        frozen=base if config.lora_rank else None,
+        opt_state=optax.tree_map_params(
+            make_optimizer(optimizer), lambda _, sharding: sharding, state.opt_state, trained,
+            transform_non_params=lambda _: everywhere,
+        ),
+        reference=trained if keep_reference else None,
+        key=everywhere,
+    )  # fmt: skip
+    return arrays.abstract(state, shardings)
 
 
 def param_shardings(config: DecoderConfig, mesh: Mesh) -> PyTree:
@@ -230,8 +297,10 @@ def restart(
     """Goes on with fresh optimiser state, and today's policy as the reference.
 
     So a phase starts that is held to what the phase before it ended with, as
-    reinforcement learning is to the warmed-up policy.
+    reinforcement learning is to the warmed-up policy. The old optimiser state and reference are
+    donated: use the new state.
     """
+    arrays.delete((state.opt_state, state.reference))
     state = state.replace(
         opt_state=make_optimizer(optimizer).init(state.trainable),
         reference=_read_only_copy(config, state.trainable) if keep_reference else None,
@@ -241,11 +310,26 @@ def restart(
 
 def _read_only_copy(config: DecoderConfig, tree: PyTree) -> PyTree:
     """Computes the same as `tree`, in as little memory as that takes."""
-    return jax.tree.map(jnp.copy, decoder.in_compute_dtype(config, tree))
+    return jax.tree.map(_copy, tree, decoder.read_dtypes(config, tree))
 
 
-def _float32_copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.copy(leaf.astype(jnp.float32)), tree)
+def _as_master(params: PyTree, donate: bool) -> PyTree:
+    """Float32; one parameter after the other, so that those donated make room for the next."""
+
+    def one(leaf):
+        if donate and leaf.dtype == jnp.float32:
+            return leaf
+        copy = _copy(leaf, jnp.float32)
+        if donate:
+            arrays.delete(leaf)
+        return copy
+
+    return jax.tree.map(one, params)
+
+
+def _copy(leaf: Array, dtype: Any) -> Array:
+    """A buffer of its own, and no other one beside it."""
+    return jnp.copy(leaf) if leaf.dtype == dtype else leaf.astype(dtype)
 
 
 def combine(trainable: PyTree, frozen: PyTree | None) -> Weights:

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import threading
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,30 +22,26 @@ from etils import epath
 from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, processes
-from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh
+from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
 from agemem_jax.rewards.total import compute_rewards
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
-from agemem_jax.training import (
-    components,
-    curriculum,
-    packing,
-    run_record,
-    train_state,
-    update,
-)
+from agemem_jax.training import components, curriculum, run_record, throughput, train_state
 from agemem_jax.training.advantages import group_advantages
+from agemem_jax.training.banner import banner
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption
+from agemem_jax.training.learner import Learner, Outcome
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.position import Position
 from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.summary import summarise, with_judge_counts
+from agemem_jax.training.throughput import Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Trainer:
         workdir: str | os.PathLike,
         interruption: Interruption | None = None,
     ):
-        """Loads the backbone and sets everything up.
+        """Opens the backbone and sets everything up but the state, which `restore` makes.
 
         Args:
           config: of the run.
@@ -119,13 +116,15 @@ class Trainer:
         self.faults = Faults(config.faults)
         self.mesh, self._rollout_mesh = make_mesh(config.mesh), make_rollout_mesh(config.mesh)
         self._process, self._processes = jax.process_index(), jax.process_count()
-        self._packing = self._local_packing()
         self.phases = curriculum.phases(config)
         self.judge = components.build_judge(config, self.workdir)  # first: it may refuse the run
-        self.backbone = components.build_backbone(config, self.mesh)
+        # Who needs its parameters reads them: what is trained of them lives in the state alone.
+        self.backbone = components.build_backbone(config, self.mesh, with_params=False)
+        self.learner = Learner(config, self.backbone.config, self.mesh)
         self.player = components.build_player(config, self.backbone, self._rollout_mesh)
         source = components.build_source(config, "train")
         components.check_source(source, config)
+        self._train_tasks = len(source)
         self._data = components.identify_source(source)
         self.iterator = task_iterator(
             source,
@@ -142,7 +141,7 @@ class Trainer:
         self._saved_step = -1
         self._save_lock = threading.Lock()
         self._resumable: tuple | None = None  # state, position and data as of one moment
-        self.state = self._fresh_state(self._phase_optimizer(self.phases[0]))
+        self.state: train_state.TrainState | None = None
         self._started = time.monotonic()
         self._steps_at_start = 0
 
@@ -157,6 +156,7 @@ class Trainer:
         self.restore()
         if processes.is_primary():
             run_record.write(self.config, self.workdir, self.position.step)
+        self._announce()
         self.metrics.forget_after(self.position.step)
         processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
@@ -179,13 +179,16 @@ class Trainer:
             self.metrics.close()
             self.checkpoints.close()
 
-    def _local_packing(self) -> packing.PackingConfig:
-        """How this process packs: its part of the rows of a microbatch."""
-        shards, rows = batch_shards(self.mesh), self.config.packing.rows
-        whole = -(-rows // shards) * shards
-        if whole != rows:
-            logging.info("packing.rows is %d; %d devices take %d.", rows, shards, whole)
-        return dataclasses.replace(self.config.packing, rows=whole // self._processes)
+    def _announce(self) -> None:
+        if processes.is_primary():
+            text = banner(
+                self.config, self.backbone.config, self.state, phases=self.phases,
+                meshes={"training": self.mesh, "rollouts": self._rollout_mesh},
+                train_tasks=self._train_tasks, workdir=self.workdir,
+                checkpoints=self.checkpoints.directory,
+                step=None if self._saved_step < 0 else self._saved_step,
+            )  # fmt: skip
+            logging.info("%s", text)
 
     def _share(self, count: int, name: str) -> int:
         """This process's part of something that all share evenly."""
@@ -215,12 +218,9 @@ class Trainer:
         logging.info("Warm-up on %d demonstrations", len(demonstrations))
         prefix = self.player.rules(phase.episode).shared_prefix
         vocabulary = range(self.backbone.config.vocab_size)
-        sft_update = update.make_sft_update(
-            self.backbone.config, config.warmup_optimizer, mesh=self.mesh
-        )
         while self.position.iteration < phase.iterations:
             self._stop_if_asked()
-            begun = time.monotonic()
+            clock = Stopwatch()
             rng = np.random.default_rng([config.seed, self.position.iteration])
             if self.position.iteration < config.warmup.drill.steps:
                 chosen = config.warmup.drill.exercises(self.position.iteration, rng, vocabulary)
@@ -228,11 +228,8 @@ class Trainer:
                 picks = rng.choice(len(demonstrations), size=config.warmup.batch)
                 chosen = [demonstrations[i] for i in picks]
             own = chosen[self._process :: self._processes]
-            batch = self._pack(own, np.ones(len(own)), "token", prefix)
-            self.state, values = sft_update(self.state, batch)
-            values = jax.device_get(values)
-            self.faults.watch_update(self.position.step, values)
-            self._finish_iteration(phase, values, {"seconds": time.monotonic() - begun})
+            self.state, outcome = self.learner.imitate(self.state, own, prefix, clock)
+            self._finish_iteration(phase, {}, outcome, clock)
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
         config = self.config
@@ -252,42 +249,33 @@ class Trainer:
 
     def _run_grpo(self, phase: curriculum.Phase) -> None:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""
-        config = self.config
-        grpo_update = update.make_update(
-            self.backbone.config, config.grpo, config.rl_optimizer,
-            temperature=config.temperature, mesh=self.mesh,
-        )  # fmt: skip
-        score = update.make_score(
-            self.backbone.config, temperature=config.temperature, mesh=self.mesh
-        )
+        stats = self.player.engine.stats
         while self.position.iteration < phase.iterations:
-            begun = time.monotonic()
+            clock, sampled_before = Stopwatch(), stats.sampled_tokens
             before = self.iterator.get_state()
             trajectories = []
             try:
-                trajectories = self._play(phase)
-                self._stop_if_asked()
+                with clock.measure("rollout"):
+                    trajectories = self._play(phase)
+                    self._stop_if_asked()
             except Interrupted:
                 self.iterator.set_state(before)  # these tasks are played again
                 if not trajectories:
                     self._stop_if_asked()  # where the other processes are waiting
                 raise
-            played = time.monotonic()
+            sampled = sum(processes.gather(stats.sampled_tokens - sampled_before))
             intact = [t for t in trajectories if t.fault is None]
-            rewards = compute_rewards(intact, phase.rewards, self.judge)
+            with clock.measure("judge"):
+                rewards = compute_rewards(intact, phase.rewards, self.judge)
             summary = with_judge_counts(summarise(intact, rewards), self.judge)
+            summary |= {"sampled_tokens": sampled}
             trajectories, advantages = self._advantages(trajectories, rewards)
-            prefix = self.player.rules(phase.episode).shared_prefix
-            values = self._improve(trajectories, advantages, prefix, grpo_update, score)
-            ended = time.monotonic()
-            tokens = sum(int(s.action_mask.sum()) for t in trajectories for s in t.segments)
-            timing = {
-                "seconds": ended - begun,
-                "rollout_seconds": played - begun,
-                "update_seconds": ended - played,
-                "sampled_tokens_per_second": self._processes * tokens / (played - begun),
-            }
-            self._finish_iteration(phase, {**summary, **values}, timing)
+            self.state, outcome = self.learner.improve(
+                self.state, trajectories, advantages,
+                self.player.rules(phase.episode).shared_prefix,
+                np.random.default_rng([self.config.seed, self.position.step]), clock,
+            )  # fmt: skip
+            self._finish_iteration(phase, summary, outcome, clock)
 
     def _play(self, phase: curriculum.Phase) -> list[Trajectory]:
         """This process's share of the iteration's rollouts, group after group."""
@@ -325,42 +313,6 @@ class Trainer:
         kept = [t for t, keep in zip(trajectories, counted, strict=True) if keep]
         return kept, advantages.reshape(-1)[counted]
 
-    def _pack(self, trajectories, advantages, normalisation: str, prefix) -> packing.Batch:
-        """Packs this process's share, and puts everyone's on the mesh."""
-        batch = packing.pack(
-            trajectories, advantages, self._packing,
-            normalisation=normalisation, prefix=prefix, gather=processes.gather,
-        )  # fmt: skip
-        return arrays.place_rows(self.mesh, batch, axis=1)
-
-    def _improve(self, trajectories, advantages, prefix, grpo_update, score) -> dict[str, float]:
-        """The optimiser steps on one rollout batch; returns the last step's metrics."""
-        grpo = self.config.grpo
-        rng = np.random.default_rng([self.config.seed, self.position.step])
-        values = {}
-        whole = None  # the same batch in every epoch, unless it is dealt out anew
-        for _ in range(grpo.epochs):
-            shuffle = rng if grpo.minibatches > 1 else None
-            shares = packing.split(len(trajectories), grpo.minibatches, shuffle)
-            most = max(processes.gather(len(shares)))
-            shares += [np.zeros(0, np.int64)] * (most - len(shares))
-            for share in shares:
-                batch = whole
-                if batch is None:
-                    batch = self._pack(
-                        [trajectories[i] for i in share], advantages[share],
-                        grpo.normalisation, prefix,
-                    )  # fmt: skip
-                    if grpo.beta > 0:
-                        reference = train_state.reference_weights(self.state)
-                        batch = batch.replace(ref_log_probs=score(reference, batch))
-                    whole = batch if grpo.minibatches == 1 else None
-                self.state, values = grpo_update(self.state, batch)
-        values = jax.device_get(values)
-        if values:
-            self.faults.watch_update(self.position.step, values)
-        return values
-
     # --- State -------------------------------------------------------------------
 
     def _rollout_weights(self) -> Weights:
@@ -369,30 +321,45 @@ class Trainer:
         if self.mesh is None:
             return weights
         config, mesh = self.backbone.config, self._rollout_mesh
+        dtypes = jax.tree.map(lambda x: x.dtype, weights)
         if self.config.engine.weights == "as_trained":
-            weights = decoder.in_compute_dtype(config, weights)
+            dtypes = decoder.read_dtypes(config, weights)
         if mesh is None:
-            return processes.own_copy(weights)
+            return jax.tree.map(
+                lambda x, dtype: processes.own_part(x.astype(dtype)), weights, dtypes
+            )
         shardings = train_state.weight_shardings(config, mesh)
-        return arrays.to_rollout_mesh(mesh, weights, shardings)
+        return arrays.to_rollout_mesh(mesh, weights, dtypes, shardings)
 
     def _phase_optimizer(self, phase: curriculum.Phase):
         warmup = phase.name == curriculum.WARMUP
         return self.config.warmup_optimizer if warmup else self.config.rl_optimizer
 
-    def _fresh_state(self, optimizer, params=None) -> train_state.TrainState:
+    def _state_options(self) -> dict[str, Any]:
+        return {"keep_reference": self.config.grpo.beta > 0, "mesh": self.mesh}
+
+    def _fresh_state(self) -> train_state.TrainState:
         return train_state.create(
-            self.backbone.config,
-            self.backbone.params if params is None else params,
-            optimizer,
-            keep_reference=self.config.grpo.beta > 0,
-            key=jax.random.key(self.config.seed),
-            mesh=self.mesh,
+            self.backbone.config, self.backbone.read_params(),
+            self._phase_optimizer(self.phases[0]),
+            key=jax.random.key(self.config.seed), donate=True, **self._state_options(),
+        )  # fmt: skip
+
+    def _state_template(self) -> train_state.TrainState:
+        """What a checkpoint is read into: shapes, and the weights that LoRA leaves as they are."""
+        template = train_state.abstract_state(
+            self.backbone.config, self._phase_optimizer(self.phases[0]), **self._state_options()
         )
+        if self.backbone.config.lora_rank:
+            template = template.replace(frozen=self.backbone.read_params())
+        return template
 
     def restore(self) -> tuple[train_state.TrainState, Position]:
-        """Takes up the newest intact checkpoint, where there is one."""
-        restored = self.checkpoints.restore_latest(self.state, self.iterator)
+        """Takes up the newest intact checkpoint, or makes the state to begin with."""
+        if self.checkpoints.latest() is None:
+            self.state = self._fresh_state()
+            return self.state, self.position
+        restored = self.checkpoints.restore_latest(self._state_template(), self.iterator)
         if restored is not None:
             self.state, position = restored
             data = position.get("data", self._data)  # absent in earlier checkpoints
@@ -407,7 +374,13 @@ class Trainer:
             logging.info("Continuing at step %d", self.position.step)
         return self.state, self.position
 
-    def _finish_iteration(self, phase: curriculum.Phase, values, timing) -> None:
+    def _finish_iteration(
+        self, phase: curriculum.Phase, summary, outcome: Outcome, clock: Stopwatch
+    ) -> None:
+        for each in outcome.updates:
+            self.faults.watch_update(self.position.step, each)
+        values = summary | outcome.metrics()
+        timing = self._timing(values, outcome, clock)
         self.position = self.position.advance()
         step = self.position.step
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
@@ -419,13 +392,25 @@ class Trainer:
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
 
+    def _timing(self, values, outcome: Outcome, clock: Stopwatch) -> dict[str, float]:
+        """All that depends on the machine: seconds, rates, memory."""
+        timing = {"seconds": clock.total, **clock.seconds}
+        if "sampled_tokens" in values:
+            rate = values["sampled_tokens"] / clock.seconds["rollout_seconds"]
+            timing["sampled_tokens_per_second"] = rate
+        timing |= throughput.update_rates(
+            self.backbone.config, outcome.work, clock.seconds["update_seconds"], jax.devices()
+        )
+        peaks = processes.gather(throughput.peak_memory())
+        return timing | {name: max(each[name] for each in peaks) for name in peaks[0]}
+
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""
         self.position = self.position.close(phase)
+        self._resumable = None  # what is made anew is not held besides
         if phase.name == curriculum.WARMUP and len(self.phases) > 1:
             self.state = train_state.restart(
-                self.backbone.config, self.state, self.config.rl_optimizer,
-                keep_reference=self.config.grpo.beta > 0, mesh=self.mesh,
+                self.backbone.config, self.state, self.config.rl_optimizer, **self._state_options()
             )  # fmt: skip
         self._mark_resumable()
         self._save(phase_end=phase.name)

@@ -28,6 +28,7 @@ from agemem_jax.training.train_state import (
     OptimizerConfig,
     TrainState,
     combine,
+    learning_rate,
     make_optimizer,
 )
 
@@ -125,8 +126,9 @@ class _Score:
 class _Step:
     """An update: `loss_fn(trainable, frozen, microbatch, key) -> (loss, metrics)` and optax."""
 
-    def __init__(self, loss_fn, optimizer: optax.GradientTransformation, mesh: Mesh | None):
-        self._loss_fn, self._optimizer, self._mesh = loss_fn, optimizer, mesh
+    def __init__(self, loss_fn, optimizer: OptimizerConfig, mesh: Mesh | None):
+        self._loss_fn, self._config, self._mesh = loss_fn, optimizer, mesh
+        self._optimizer = make_optimizer(optimizer)
         self._compiled: Any = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -198,12 +200,17 @@ class _Step:
         apply = (
             jnp.isfinite(grad_norm) & jnp.isfinite(metrics["loss"]) & (batch.num_microbatches > 0)
         )
+        rate = learning_rate(self._config, opt_state)
         updates, new_opt_state = self._optimizer.update(grads, opt_state, trainable)
         new = (optax.apply_updates(trainable, updates), new_opt_state)
         trainable, opt_state = jax.tree.map(
             lambda after, before: jnp.where(apply, after, before), new, (trainable, opt_state)
         )
-        metrics |= {"grad_norm": grad_norm, "skipped": 1.0 - apply.astype(jnp.float32)}
+        metrics |= {
+            "grad_norm": grad_norm,
+            "skipped": 1.0 - apply.astype(jnp.float32),
+            "learning_rate": rate,
+        }
         return trainable, opt_state, number + 1, metrics
 
 
@@ -236,7 +243,7 @@ def make_update(
 
     Returns:
       The update. Its metrics are those of `grpo_loss`, `entropy`, `grad_norm` (before
-      clipping) and `skipped`.
+      clipping), `skipped` and `learning_rate`.
     """
 
     def loss_fn(trainable, frozen, part: Batch, key):
@@ -257,7 +264,7 @@ def make_update(
         )
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 
-    return _Step(loss_fn, make_optimizer(optimizer), mesh)
+    return _Step(loss_fn, optimizer, mesh)
 
 
 def make_sft_update(
@@ -270,7 +277,7 @@ def make_sft_update(
     """Builds the warm-up's update: cross entropy on demonstrated actions.
 
     As `make_update`, at temperature 1; advantages and recorded log-probabilities are not
-    read. Metrics: `loss`, `entropy`, `grad_norm`, `skipped`.
+    read. Metrics: `loss`, `entropy`, `grad_norm`, `skipped`, `learning_rate`.
     """
 
     def loss_fn(trainable, frozen, part: Batch, key):
@@ -280,7 +287,7 @@ def make_sft_update(
         loss, metrics = sft_loss(log_probs, part.weights, part.target_mask)
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 
-    return _Step(loss_fn, make_optimizer(optimizer), mesh)
+    return _Step(loss_fn, optimizer, mesh)
 
 
 def _weighted(values: Float[Array, "row target"], part: Batch) -> Float[Array, ""]:

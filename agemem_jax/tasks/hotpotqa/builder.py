@@ -218,8 +218,9 @@ def _download(dl_manager, config: HotpotQABuilderConfig) -> tuple[Path, Path]:
         _reach(URL + names[0])  # the downloader tries for minutes
         train, validation = dl_manager.download([URL + name for name in names])
     except Exception as error:  # the downloader lets many kinds through
+        reason = str(error)[:100]
         raise ConnectionError(
-            f"HotpotQA could not be downloaded from {URL} ({str(error)[:100]}): download {names[0]} and "
+            f"HotpotQA could not be downloaded from {URL} ({reason}): download {names[0]} and "
             f"{names[1]} by other means, and name the directory that holds them as manual_dir."
         ) from error
     return Path(train), Path(validation)
