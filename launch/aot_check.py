@@ -10,6 +10,7 @@ configuration. Ends with status 1 when one of them does not fit into a chip, and
 make it fit. docs/scaling.md explains the figures.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -28,9 +29,9 @@ from rich import table as rich_table
 
 from agemem_jax.commands import cli, config_flag
 from agemem_jax.planning import ahead_of_time
-from agemem_jax.planning.advice import advise
+from agemem_jax.planning.advice import START, advise
 from agemem_jax.planning.chips import Topology
-from agemem_jax.planning.footprint import Footprint, TooLarge, measure
+from agemem_jax.planning.footprint import Footprint, Memory, TooLarge, at_start, measure
 from agemem_jax.training import run_config
 
 _CONFIG = config_flag.define(default="qwen2.5_7b_hotpotqa")
@@ -61,7 +62,7 @@ def main(argv):
         raise ValueError(
             f"--functions names {unknown[0]!r}; known: {', '.join(ahead_of_time.FUNCTIONS)}."
         )
-    footprints, memories = [], {}
+    footprints, memories = [], {START: at_start(job, topology)}
     for name in job.functions:
         if name not in _FUNCTIONS.value:
             continue
@@ -72,9 +73,14 @@ def main(argv):
         except TooLarge as error:
             memories[name] = error.memory
             rich.print(error)
+    start = memories[START]
+    rich.print(
+        f"The start of a run takes {start.total / 2**30:.2f} GiB of a chip's "
+        f"{start.available / 2**30:.2f} GiB."
+    )
     advice = advise(job, memories)
     if _JSON.value:
-        write(_JSON.value, job, topology, footprints, advice)
+        write(_JSON.value, job, topology, start, footprints, advice)
     rich.print(advice or f"Fits: {job.config.backbone} on {topology.name}.")
     sys.exit(1 if advice else 0)
 
@@ -109,11 +115,14 @@ def show(footprint: Footprint) -> None:
     rich.print(table)
 
 
-def write(path: str, job, topology: Topology, footprints: list[Footprint], advice) -> None:
+def write(
+    path: str, job, topology: Topology, start: Memory, footprints: list[Footprint], advice
+) -> None:
     """All figures; bytes, seconds, and operations of one chip, but `model_flops` of all."""
     values = {
         "backbone": job.config.backbone, "topology": topology.name,
         "lora_rank": job.config.model.lora_rank, "fits": advice is None, "advice": advice,
+        "start": dataclasses.asdict(start),
         "functions": {each.name: each.to_json() for each in footprints},
     }  # fmt: skip
     pathlib.Path(path).write_text(json.dumps(values, indent=2) + "\n")

@@ -171,11 +171,15 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: EncoderConfig
     return params
 
 
-def _check_shapes(params: Mapping[str, Any], config: EncoderConfig) -> None:
+def abstract_params(config: EncoderConfig = EncoderConfig()) -> Mapping[str, Any]:
+    """Shapes and dtypes of the parameters, by default of all-MiniLM-L6-v2."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     mask = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
-    wanted = jax.eval_shape(SentenceEncoder(config).init, jax.random.key(0), tokens, mask)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted["params"]):
+    return jax.eval_shape(SentenceEncoder(config).init, jax.random.key(0), tokens, mask)["params"]
+
+
+def _check_shapes(params: Mapping[str, Any], config: EncoderConfig) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_params(config)):
         found: Any = params
         for key in path:
             found = found[key.key]

@@ -11,6 +11,7 @@ from agemem_jax.parallel.mesh import batch_shards
 from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
 from agemem_jax.planning.footprint import Memory
 
+START = "the start"  # of a run, beside the names of functions
 _LORA_RANK = 16
 
 
@@ -61,7 +62,7 @@ def _savings(job: Job, name: str, memory: Memory) -> Iterator[tuple[str, int]]:
         yield _change(job, state, "model.param_dtype=bfloat16", model=model)
     if plays:
         yield from _of_rollouts(job)
-    else:
+    elif name != START:
         yield from _of_rows(job, memory.temporaries)
     chips = len(job.devices)
     for factor in (2, 4, 8):

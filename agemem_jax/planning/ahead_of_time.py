@@ -18,6 +18,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from jaxtyping import PyTree
 
+from agemem_jax.memory import bank, minilm
+from agemem_jax.memory.embedders import HashedNGramEmbedder
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
@@ -218,14 +220,55 @@ class Job:
         }  # fmt: skip
         return lower[name]()
 
+    def memories(self) -> PyTree:
+        """The long-term memories of a process's slots, and the encoder of what is in them."""
+        encoder, dim = None, HashedNGramEmbedder().dim
+        if self.config.memory.embedder == "minilm":
+            encoder, dim = minilm.abstract_params(), minilm.EncoderConfig().hidden_size
+            first = SingleDeviceSharding(self.own[0])
+            encoder = arrays.abstract(encoder, jax.tree.map(lambda _: first, encoder))
+        slots, entries = self.config.engine.slots, self.config.memory.entries
+        memories = jax.eval_shape(functools.partial(bank.init_bank, slots, entries, dim))
+        return self._split(memories, "batch"), encoder
+
     def held(self, name: str) -> PyTree:
-        """What lies on the training mesh beside the arguments while a function runs."""
-        state = self.state()
+        """What lives beside the arguments while a function runs."""
+        state, always = self.state(), [self.memories()]
         if name in ("prefill", "decode"):
-            return state
+            if name == "prefill":
+                always.append(self.decode_state())
+            if self.mesh is None:  # rollouts read the state's own weights
+                return always, state.replace(trainable=None, frozen=None)
+            return always, state
+        always.append(self.decode_state())
+        if self.config.grpo.beta > 0:  # scores of the other minibatches
+            waiting = self.config.grpo.minibatches - 1
+            always += [self.batch(scored=True).ref_log_probs] * waiting
         if name == "update":
-            return state.reference
-        return (state.trainable, state.opt_state)
+            return always, state.reference
+        return always, (state.trainable, state.opt_state, state.step, state.key)
+
+    def at_start(self) -> PyTree:
+        """What lives before the first token, when a run begins or is taken up again.
+
+        Parameters are read into their place, a checkpoint into that of the state. So beside
+        that and the policy's copy for rollouts there is one array at most on its way: a base
+        parameter that becomes a float32 master, or one of the policy in the compute dtype.
+        """
+        state = self.state()
+        there = [state, self.memories(), self.decode_state()]
+        weights, on_their_way = train_state.weights(state), []
+        if self.mesh is not None:
+            there.append(self.rollout_weights())
+            dtypes = decoder.read_dtypes(self.model, weights)
+            on_their_way = jax.tree.leaves(_changed(weights, dtypes))
+        if not self.model.lora_rank:
+            dtype = jnp.dtype(self.config.model.param_dtype)
+            dtypes = jax.tree.map(lambda _: dtype, weights)
+            on_their_way += jax.tree.leaves(_changed(weights, dtypes))
+        if on_their_way:
+            there.append(max(on_their_way, key=bytes_per_device))
+        return there
 
     def _lower_prefill(self) -> jax.stages.Lowered:
         engine = self.config.engine
@@ -279,6 +322,17 @@ class Job:
             return rules.activation_sharding(mesh, x.shape, *names)
 
         return arrays.abstract(tree, jax.tree.map(one, tree))
+
+
+def _changed(tree: PyTree, dtypes: PyTree) -> PyTree:
+    """Those arrays that have another dtype, in it."""
+
+    def one(x, dtype):
+        if x.dtype == dtype:
+            return None
+        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+
+    return jax.tree.map(one, tree, dtypes)
 
 
 def _everywhere(mesh: Mesh | None, devices: Sequence[Any]):

@@ -26,7 +26,8 @@ class Memory:
       arguments: what goes in, what is donated included.
       outputs: what comes out and takes no argument's place.
       temporaries: all that lives in between, and the program itself.
-      held: of the training state, what the function does not read, and is there all the same.
+      held: what the function does not read, and is there all the same: the rest of the training
+        state, memories, scores.
       available: what the chip has.
     """
 
@@ -104,6 +105,11 @@ class Footprint:
     def to_json(self) -> dict[str, Any]:
         derived = ("seconds", "bound", "mfu")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
+
+
+def at_start(job: Job, topology: Topology) -> Memory:
+    """What a chip holds before the first token, when a run begins or is taken up again."""
+    return Memory(0, 0, 0, bytes_per_device(job.at_start()), topology.chip.memory)
 
 
 def measure(job: Job, name: str, topology: Topology) -> Footprint:

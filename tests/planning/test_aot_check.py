@@ -38,6 +38,7 @@ def test_the_quickstart_compiles_for_four_chips_and_every_figure_is_told(tmp_pat
     assert report["fits"] and report["advice"] is None
     functions = report["functions"]
     assert sorted(functions) == ["decode", "prefill", "score", "update"]
+    assert 0 < report["start"]["held"] < functions["decode"]["memory"]["available"]
     for figures in functions.values():
         assert 0 < figures["mfu"] < 1
         assert figures["seconds"] == max(
