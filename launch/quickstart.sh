@@ -2,7 +2,7 @@
 # From a fresh machine to a trained policy: sets up .venv, trains the embedded default
 # (tiny backbone, multi-hop tasks) and compares the policy before and after.
 #
-#   bash launch/quickstart.sh [workdir]
+#   bash launch/quickstart.sh [workdir] [options of experiments/train.py]
 #
 # Everything lands in the work directory (default runs/quickstart): checkpoints,
 # metrics.jsonl, TensorBoard events, evaluation.json and .csv, learning_curve.png,
@@ -10,5 +10,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 workdir="${1:-runs/quickstart}"
-python experiments/train.py --config=experiments/configs/quickstart.py --workdir="${workdir}"
+python experiments/train.py --config=experiments/configs/quickstart.py --workdir="${workdir}" \
+  "${@:2}"
 python experiments/evaluate.py --workdir="${workdir}" --methods=agemem_norl,agemem

@@ -83,7 +83,7 @@ def save(config, workdir):
     """A run that has saved before its first step; returns bytes of its trained and frozen part."""
     trainer = Trainer(config, workdir)
     state, _ = trainer.restore()
-    trainer.checkpoints.save(0, state, trainer.iterator, {"step": 0})
+    trainer.checkpoints.save(0, state, trainer.iterator, {"ended": {}, "iteration": 0, "step": 0})
     trainer.checkpoints.close()
     return nbytes(state.trainable), nbytes(state.frozen)
 

@@ -1,0 +1,106 @@
+"""The commands that README.md and docs/ tell a reader to type, and how tests run each of them.
+
+A command is an indented line that begins like one, with the lines that its backslashes continue,
+or one in a table's backticks. `RULES` says of every command what makes it small, or why no test
+runs it; `tests/test_documented_commands.py` does both.
+"""
+
+import dataclasses
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+_BEGIN = (
+    r"(?:[A-Z_]+=\S+ )*(?:bash|python|pip|source|export|for|sbatch|docker|apt-get|agemem-\w+|uv) "
+)
+_INDENTED = re.compile(rf"    ({_BEGIN}.*)")
+_QUOTED = re.compile(rf"`({_BEGIN}[^`]*)`")
+
+_SMALL = (
+    "--config.curriculum.iterations='(1,)' --config.curriculum.tasks_per_iteration=2 "
+    "--config.grpo.group_size=2 --config.tasks.eval_size=2 --config.engine.slots=2 "
+    "--config.packing.rows=2 --config.evaluation.bootstrap_samples=10"
+)
+# The real backbone's place is taken by the tiny one; data, encoder and LoRA are as they are.
+_HOTPOTQA = (
+    f"{_SMALL} --config.backbone=tiny --config.warmup.steps=1 --config.warmup.episodes=2 "
+    "--config.warmup.batch=1 --config.episode.max_rounds=1 --config.packing.max_microbatches=4"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What happens to commands that match.
+
+    Attributes:
+      pattern: found in the command.
+      append: what makes it small.
+      replace: a regular expression for what is something else here, and what.
+      left_out: why it is not run; None where it is.
+    """
+
+    pattern: str
+    append: str = ""
+    replace: tuple[str, str] = ("", "")
+    left_out: str | None = None
+
+
+RULES = (
+    Rule(r"bash launch/quickstart\.sh", append=f"runs/quickstart {_SMALL}"),
+    Rule(r"bash launch/test\.sh", append="tests/test_configs.py"),
+    Rule(r"bash launch/setup\.sh", left_out="launch/check_install.sh and tests/launch run it"),
+    Rule(r"source \.venv", left_out="the tests' own environment is used"),
+    Rule(r"pip install", left_out="launch/check_install.sh installs"),
+    Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
+    Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
+    Rule(r"local\.sh 2 .*quickstart", append=_SMALL),
+    Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
+    Rule(r"(export\.py|agemem-export) "),
+    Rule(r"(fetch_weights\.py|agemem-fetch)"),
+    Rule(r"(backbones\.py|agemem-backbones)"),
+    Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
+    Rule(r"--config=CONFIG|-- \.\.\.|IMAGE|ZONE", left_out="a pattern; tests/launch try each"),
+    Rule(r"^for seed", left_out="an hour; one of its rounds stands in README.md"),
+    Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
+    Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
+    Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),
+    Rule(r"slurm", left_out="tests/launch/test_slurm.py runs it where Slurm is installed"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command, as it stands in a document."""
+
+    document: str
+    text: str
+
+    @property
+    def rule(self) -> Rule | None:
+        """The first that matches."""
+        return next((rule for rule in RULES if re.search(rule.pattern, self.text)), None)
+
+    @property
+    def small(self) -> str:
+        """The command as tests run it."""
+        rule = self.rule
+        text = re.sub(*rule.replace, self.text) if rule.replace[0] else self.text
+        return f"{text} {rule.append}".strip()
+
+
+def find() -> list[Command]:
+    """All commands of all documents, in order."""
+    found = []
+    for path in DOCUMENTS:
+        lines = iter(path.read_text().splitlines())
+        for line in lines:
+            if match := _INDENTED.fullmatch(line):
+                text = match[1]
+                while text.endswith("\\"):
+                    text = f"{text[:-1].rstrip()} {next(lines).strip()}"
+                texts = [re.sub(r"\s+#.*", "", text)]
+            else:
+                texts = [each.replace("\\|", "|") for each in _QUOTED.findall(line)]
+            found += [Command(path.name, text) for text in texts]
+    return found
