@@ -16,7 +16,7 @@ class EngineConfig:
     Attributes:
       slots: generations that run side by side.
       max_length: longest prompt plus response, in tokens; the cache length.
-      prefill_rows: slots prefilled by one call, at most.
+      prefill_rows: slots prefilled by one call, at most; more than there are count as all.
       prefill_fewer_rows: how many rows a call may have instead, ascending, so that few slots
         cost less than the most.
       prefill_buckets: chunk lengths of a prefill, ascending; a longer rest is cut.
@@ -82,7 +82,7 @@ class EngineConfig:
 
     @property
     def prefill_row_counts(self) -> tuple[int, ...]:
-        return _up_to(self.prefill_rows, self.prefill_fewer_rows)
+        return _up_to(min(self.prefill_rows, self.slots), self.prefill_fewer_rows)
 
     @property
     def attend_lengths(self) -> tuple[int, ...]:

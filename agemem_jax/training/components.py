@@ -7,6 +7,8 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import psutil
 from absl import logging
 from jax.sharding import Mesh
 
@@ -99,7 +101,36 @@ def build_embedder(config: RunConfig) -> Embedder:
 def build_player(config: RunConfig, backbone: Backbone, mesh: Mesh | None = None) -> Player:
     """Engine and memory store for `backbone`, on the mesh of rollouts."""
     chat, embedder = build_chat(config, backbone), build_embedder(config)
+    check_memory(config, backbone.config, embedder.dim)
     return Player(backbone.config, chat, config.engine, embedder, config.memory.entries, mesh)
+
+
+def check_memory(config: RunConfig, model: DecoderConfig, width: int) -> None:
+    """Compares what episodes hold with the memory of this process's devices.
+
+    A machine without devices of its own grants more than it has, and ends the process later.
+
+    Args:
+      config: of the run.
+      model: whose caches they are.
+      width: of a memory's embedding.
+
+    Raises:
+      ValueError: caches and memories alone are larger.
+    """
+    engine = config.engine
+    token = 2 * model.num_layers * model.num_kv_heads * model.head_dim
+    cache = engine.max_length * token * jnp.dtype(engine.cache_dtype).itemsize
+    needed = engine.slots * (cache + config.memory.entries * 4 * width)
+    devices = jax.local_devices()
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    there = sum(limits) if all(limits) else psutil.virtual_memory().total
+    if needed > there:
+        raise ValueError(
+            f"engine.slots is {engine.slots}: caches of engine.max_length ({engine.max_length}) "
+            f"tokens and memories of memory.entries ({config.memory.entries}) entries take "
+            f"{needed / 2**30:,.0f} GiB, and there are {there / 2**30:,.0f}; lower one of them."
+        )
 
 
 def build_source(config: RunConfig, split: str) -> TaskSource:

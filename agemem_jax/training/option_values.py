@@ -37,6 +37,8 @@ def checked(hint: Any, value: Any, name: str) -> Any:
         return tuple(checked(arguments[0], each, f"{name}, in {value!r},") for each in value)
     if isinstance(value, bool) != (hint is bool) or not isinstance(value, _ACCEPTED[hint]):
         raise ValueError(f"{name} is {value!r}; it must be {_NAMES[hint]}.")
+    if hint is int and abs(value) > _LARGEST:
+        raise ValueError(f"{name} is {value}; it must be at most {_LARGEST}.")
     if hint is float:
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value}; it must be a finite number.")
@@ -44,5 +46,6 @@ def checked(hint: Any, value: Any, name: str) -> Any:
     return value
 
 
+_LARGEST = 2**32 - 1  # seeds go that far, and sizes not by far
 _ACCEPTED = {int: int, float: (int, float), str: str, bool: bool}
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
