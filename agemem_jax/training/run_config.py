@@ -308,7 +308,6 @@ class RunConfig:
                 f"segment can have {needed} tokens (episode.max_context_tokens and the longest "
                 "response); raise it."
             )
-        _ = self.warmup_optimizer, self.rl_optimizer  # whether their schedules fit
 
     @property
     def warmup_optimizer(self) -> OptimizerConfig:
@@ -326,11 +325,13 @@ class RunConfig:
 
 
 def _with_length(optimizer: OptimizerConfig, steps: int) -> OptimizerConfig:
-    """`optimizer` with `steps` for `total_steps` that are not given."""
+    """`optimizer` with `steps` for `total_steps` that are not given.
+
+    A run that is shorter than its warm-up ends in it: whoever looks at one iteration need not
+    change the schedule.
+    """
     if optimizer.total_steps is not None:
         return optimizer
-    if steps:  # what is not trained needs no schedule
-        optimizer.check_length(steps)
     return dataclasses.replace(optimizer, total_steps=max(steps, optimizer.warmup_steps + 1))
 
 

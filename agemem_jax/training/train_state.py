@@ -80,19 +80,11 @@ class OptimizerConfig:
                 "those of the run."
             )
         if self.total_steps is not None and self.schedule == "cosine":
-            self.check_length(self.total_steps)
-
-    def check_length(self, total_steps: int) -> None:
-        """Whether the schedule fits into so many steps.
-
-        Raises:
-          ValueError: a cosine would have to end before it begins.
-        """
-        if self.schedule == "cosine" and total_steps <= self.warmup_steps:
-            raise ValueError(
-                f"optimizer.total_steps is {total_steps} (by default, those of the run); a cosine "
-                f"schedule needs more than optimizer.warmup_steps, which is {self.warmup_steps}."
-            )
+            if self.total_steps <= self.warmup_steps:
+                raise ValueError(
+                    f"optimizer.total_steps is {self.total_steps}; a cosine schedule needs more "
+                    f"than optimizer.warmup_steps, which is {self.warmup_steps}."
+                )
 
 
 @flax.struct.dataclass

@@ -182,8 +182,10 @@ def test_a_schedule_is_as_long_as_the_run_unless_it_is_given():
     assert given.rl_optimizer.total_steps == 50
 
 
-def test_a_cosine_that_would_end_before_it_begins_is_refused():
-    with pytest.raises(ValueError, match="optimizer.total_steps is 6 .*warmup_steps, which is 6"):
-        changed(
-            curriculum__iterations=(6,), optimizer__schedule="cosine", optimizer__warmup_steps=6
-        )
+def test_a_cosine_that_would_end_before_it_begins_is_refused_where_it_was_asked_for():
+    with pytest.raises(ValueError, match="optimizer.total_steps is 6; .*warmup_steps, which is 6"):
+        changed(optimizer__total_steps=6, optimizer__schedule="cosine", optimizer__warmup_steps=6)
+    short = changed(
+        curriculum__iterations=(1,), optimizer__schedule="cosine", optimizer__warmup_steps=6
+    )
+    assert short.rl_optimizer.total_steps == 7  # the run ends while its rate still rises
