@@ -30,6 +30,11 @@ from typing import Any
 from agemem_jax.protocol.tools import ToolCall, ToolError, shown, validate
 
 _OPENING = re.compile(r"<(think|tool_call|answer)>")
+# Up to the closing tag that stands outside of JSON strings. Nothing that was matched is given
+# back, so a match that fails takes linear time as well.
+_CALLS = re.compile(
+    r'(?:[^"<]++|"(?:[^"\\]++|\\.)*+"?|<(?!/tool_call>))*+(?=</tool_call>)', re.DOTALL
+)
 # Deeper arguments are no use to any tool, and a bound keeps the JSON decoder's stack short.
 _MAX_DEPTH = 32
 _RAW_LENGTH = 500
@@ -116,6 +121,7 @@ def parse(text: str) -> ParsedResponse:
 
 def _split(text: str) -> _Blocks:
     items = []
+    quotes_pair = True
     outside = False
     position = 0
     while True:
@@ -125,7 +131,12 @@ def _split(text: str) -> _Blocks:
         if opening is None:
             return _Blocks(tuple(items), outside, None)
         tag = opening[1]
-        end = text.find(f"</{tag}>", opening.end())
+        calls = _CALLS.match(text, opening.end()) if tag == "tool_call" and quotes_pair else None
+        if tag == "tool_call" and calls is None:
+            # A string that never ends has taken every closing tag: the calls are no JSON,
+            # whichever of them is meant. Looked for once only, so that time stays linear.
+            quotes_pair = False
+        end = calls.end() if calls else text.find(f"</{tag}>", opening.end())
         if end < 0:
             return _Blocks(tuple(items), outside, tag)
         items.append((tag, text[opening.end() : end]))

@@ -14,6 +14,7 @@ ADD = ToolCall("Add_memory", {"content": "Ana lives in Rome."})
 ADD_JSON = '{"name": "Add_memory", "arguments": {"content": "Ana lives in Rome."}}'
 FIND = ToolCall("Retrieve_memory", {"query": "Ana"})
 FIND_JSON = '{"name": "Retrieve_memory", "arguments": {"query": "Ana"}}'
+TAGS = [f"<{slash}{tag}>" for tag in ("think", "tool_call", "answer") for slash in ("", "/")]
 
 
 def test_an_answer_with_a_thought_is_read_without_errors():
@@ -104,6 +105,34 @@ def test_tags_inside_a_thought_or_a_json_string_mean_nothing():
     assert parsed.errors == ()
 
 
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_inside_a_json_string_is_part_of_the_string(tag):
+    content = f'Calls end with {tag} and "{tag}" here, \\{tag}'
+    call = json.dumps([{"name": "Add_memory", "arguments": {"content": content}}])
+    parsed = parse(f"<think>a</think><tool_call>{call}</tool_call>")
+    assert parsed == ParsedResponse("a", (ToolCall("Add_memory", {"content": content}),), None, ())
+    # And so it is in the second of two blocks.
+    first = f"<tool_call>[{FIND_JSON}]</tool_call>"
+    parsed = parse(f"<think>a</think>{first}<tool_call>{call}</tool_call>")
+    assert parsed.calls == (FIND, ToolCall("Add_memory", {"content": content}))
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        '<tool_call>[{"name": "Add_memory", "arguments": {"content": "Rome}}]</tool_call>',
+        '<tool_call>[{"name": "Add_memory", "arguments": {"content": "see </tool_call> he',
+        f'<tool_call>["]</tool_call><tool_call>[{ADD_JSON}]</tool_call>',
+        f'<tool_call>[{ADD_JSON}]</tool_call><tool_call>["]</tool_call>',
+        '<tool_call>["\\"]</tool_call>',
+    ],
+)
+def test_a_string_that_never_ends_is_no_json_and_nothing_is_done(action):
+    parsed = parse(f"<think>a</think>{action}")
+    assert (parsed.calls, parsed.answer) == ((), None)
+    assert any("no valid JSON" in error for error in parsed.errors)
+
+
 def test_a_wrong_call_stands_beside_the_good_ones():
     wrong = '{"name": "Fly", "arguments": {}}'
     parsed = parse(f"<think>a</think><tool_call>[{wrong}, {ADD_JSON}, 3]</tool_call>")
@@ -132,7 +161,6 @@ def test_a_malformed_call_says_what_is_wrong_with_it(item, says):
     (call.name + call.raw + call.error).encode("utf-8")
 
 
-TAGS = [f"<{slash}{tag}>" for tag in ("think", "tool_call", "answer") for slash in ("", "/")]
 pieces = st.one_of(
     st.sampled_from(TAGS),
     st.sampled_from(
@@ -153,25 +181,38 @@ def test_no_text_makes_the_parser_raise_and_something_is_always_said(text):
         error.encode("utf-8")
 
 
+any_text = st.lists(
+    st.sampled_from([*TAGS, '"', "\\", "\n", "[", "}", "</tool", "_call>"])
+    | st.text(st.characters(codec="utf-8"), max_size=12),
+    max_size=8,
+).map("".join)
+some_text = any_text.map(str.strip).filter(bool)
+labels = st.dictionaries(any_text, any_text | st.booleans() | st.lists(any_text, max_size=2))
+
+
+@settings(max_examples=300)
 @given(
-    st.text(st.characters(codec="utf-8"), max_size=30).filter(lambda t: "</" not in t),
+    any_text.filter(lambda t: "</think>" not in t),
     st.lists(
-        st.tuples(
-            st.just("Add_memory"),
+        st.tuples(st.just("Add_memory"), st.fixed_dictionaries({"content": some_text}))
+        | st.tuples(
+            st.just("Update_memory"),
             st.fixed_dictionaries(
-                {
-                    "content": st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
-                    .map(str.strip)
-                    .filter(lambda t: t and "</tool_call>" not in t)
-                }
+                {"memory_id": some_text, "content": some_text, "metadata": labels}
             ),
         ),
         min_size=1,
-        max_size=3,
+        max_size=4,
     ),
+    st.booleans(),
+    st.sampled_from([None, 1]),
 )
-def test_what_a_good_policy_writes_is_read_back(thought, calls):
-    listed = json.dumps([{"name": n, "arguments": a} for n, a in calls], ensure_ascii=False)
+def test_what_a_good_policy_writes_is_read_back_whatever_its_strings(
+    thought, calls, escaped, indent
+):
+    listed = json.dumps(
+        [{"name": n, "arguments": a} for n, a in calls], ensure_ascii=escaped, indent=indent
+    )
     parsed = parse(f"<think>{thought}</think><tool_call>{listed}</tool_call>")
     assert parsed == ParsedResponse(
         thought.strip(), tuple(ToolCall(n, a) for n, a in calls), None, ()
@@ -180,8 +221,13 @@ def test_what_a_good_policy_writes_is_read_back(thought, calls):
 
 @pytest.mark.parametrize(
     "unit",
-    ["<think>", "<think></think>", "<answer></answer>", "<tool_call>", '"', '"\\', "\\", "[", "<"],
-)
+    [
+        "<think>", "<think></think>", "<answer></answer>", "<tool_call>", '"', '"\\', "\\", "[",
+        "<", "</tool_call>", '"</tool_call>', '<tool_call>"</tool_call>',
+        '"</tool_call>"<tool_call>', '<tool_call>\\"</tool_call>', '<tool_call>"</tool_call>"\\',
+        '<tool_call>"</tool_call><tool_call>""</tool_call>',
+    ],
+)  # fmt: skip
 def test_time_grows_linearly_with_the_text(unit):
     def seconds(length: int) -> float:
         text = "<tool_call>" + unit * (length // len(unit)) + "</tool_call>"
