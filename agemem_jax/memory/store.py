@@ -31,7 +31,7 @@ from agemem_jax.memory.operations import (
 from agemem_jax.memory.rows import Record, Row, added_metadata, empty_row, updated_metadata
 from agemem_jax.protocol.events import RetrievedEntry
 
-_DEFAULT_MAX_TOP_K = 16
+_USUAL_TOP_K = 16  # what every tick is compiled for until a retrieval asks for more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,7 @@ class MemoryStore:
         """Use `create`, which makes the empty bank."""
         self.embedder = embedder
         self.max_top_k = max_top_k
+        self._width = min(max_top_k, _USUAL_TOP_K)
         self._bank = bank
         self._rows = [empty_row("") for _ in range(self.rollouts)]
 
@@ -83,8 +84,8 @@ class MemoryStore:
           embedder: enc(.), for contents and queries alike.
           rollouts: number of rows.
           entries: capacity of a row.
-          max_top_k: the most entries that one retrieval may ask for; the default is 16 or
-            the capacity, if that is less.
+          max_top_k: the most entries that one retrieval may ask for; by default all. Where
+            it is the capacity, a retrieval that asks for more gets what there is.
           sharding: how the bank's leading axis is split over devices; None leaves it on
             the default device.
 
@@ -93,7 +94,7 @@ class MemoryStore:
         """
         bank = bank_lib.init_bank(rollouts, entries, embedder.dim)
         if max_top_k is None:
-            max_top_k = min(entries, _DEFAULT_MAX_TOP_K)
+            max_top_k = entries
         if not 1 <= max_top_k <= entries:
             raise ValueError(
                 f"max_top_k of a memory store is {max_top_k}; it must be between 1 and the "
@@ -172,7 +173,9 @@ class MemoryStore:
             entries=self.entries,
             dim=self.embedder.dim,
         )
-        self._bank, answers = bank_lib.apply(self._bank, arrays, max_top_k=self.max_top_k)
+        # Once wider, always: one program for all later ticks, however much they ask for.
+        self._width = max(self._width, self._width_for(int(arrays.top_k.max())))
+        self._bank, answers = bank_lib.apply(self._bank, arrays, max_top_k=self._width)
         answers = jax.device_get(answers)
         for row, operation in asked.items():
             results[row] = self._finish(
@@ -241,6 +244,10 @@ class MemoryStore:
         rows = [Row.from_state(row) for row in state["rows"]]
         self._bank = Bank(**fields)
         self._rows = rows
+
+    def _width_for(self, top_k: int) -> int:
+        """The next power of two, so that few different numbers are compiled for."""
+        return min(self.max_top_k, 1 << max(0, top_k - 1).bit_length())
 
     def _check_row(self, row: int) -> None:
         if not 0 <= row < self.rollouts:

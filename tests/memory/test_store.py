@@ -295,6 +295,31 @@ def test_top_k_beyond_the_static_maximum_is_an_error_and_not_a_shorter_answer():
     )
 
 
+@pytest.mark.parametrize("entries", [16, 64])
+def test_a_retrieval_may_ask_for_as_many_as_a_row_holds_and_for_more(entries):
+    store = MemoryStore.create(CountingEmbedder(), ROLLOUTS, entries)
+    for number in range(entries):
+        store.execute({0: Add("ab" * (number + 1)), 1: Add("c")}, number)
+    for top_k in (3, 15, 17, 20, entries, 1000):
+        found = store.execute({0: Retrieve("ab", top_k), 1: Retrieve("c", 1)}, 99)
+        assert [len(found[row].entries) for row in (0, 1)] == [min(top_k, entries), 1]
+        scores = [entry.score for entry in found[0].entries]
+        assert scores == sorted(scores, reverse=True)
+        assert len({entry.memory_id for entry in found[0].entries}) == len(scores)
+
+
+def test_a_wide_retrieval_widens_the_compiled_tick_once(caplog):
+    store = MemoryStore.create(CountingEmbedder(), 2, 65)  # sizes no other test compiles
+    store.execute({0: Add("a")}, 1)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        store.execute({0: Retrieve("a", 20)}, 2)
+        assert [r for r in caplog.records if "apply" in r.getMessage()]
+        caplog.clear()
+        store.execute({0: Retrieve("a", 17), 1: Retrieve("a", 32)}, 3)
+        store.execute({0: Add("b"), 1: Retrieve("a", 1)}, 4)
+        assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+
+
 def test_each_row_can_have_its_own_time():
     store = _store()
     names = store.execute({0: Add("a"), 2: Add("b")}, {0: 3, 2: 8})
