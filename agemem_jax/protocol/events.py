@@ -54,6 +54,35 @@ class ToolEvent:
 
 
 @dataclasses.dataclass(frozen=True)
+class RetrievalEvent:
+    """Entries that the episode showed unasked, beside a message; no call of the policy.
+
+    That of Stage 1 (algorithm 3) lets the policy see what is stale, those of Stages 2 and 3
+    are what the RAG variants have instead of context tools (section 4.1).
+
+    Attributes:
+      stage: 1, 2 or 3.
+      step: index of the policy's next action, which is the first to see the entries.
+      query: what was looked for, the message.
+      retrieved: the entries, best first; none when nothing is stored.
+    """
+
+    stage: int
+    step: int
+    query: str
+    retrieved: tuple[RetrievedEntry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DroppedMessagesEvent:
+    """Stage 1 left out the last `dropped` messages of the task, those past its limit."""
+
+    stage: int
+    step: int
+    dropped: int
+
+
+@dataclasses.dataclass(frozen=True)
 class FormatEvent:
     """A response that the parser could not read as the protocol asks."""
 
@@ -97,4 +126,12 @@ class RoundLimitEvent:
     rounds: int
 
 
-Event = ToolEvent | FormatEvent | AnswerEvent | OverflowEvent | RoundLimitEvent
+Event = (
+    ToolEvent
+    | RetrievalEvent
+    | DroppedMessagesEvent
+    | FormatEvent
+    | AnswerEvent
+    | OverflowEvent
+    | RoundLimitEvent
+)

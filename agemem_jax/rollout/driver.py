@@ -92,7 +92,7 @@ class _Active:
 
     index: int
     episode: Generator[Request, Any, Trajectory]
-    waiting_for: Request
+    waiting_for: Request | None = None
     ticks: int = 0
 
 
@@ -121,10 +121,19 @@ def run_episodes(
     generating: set[int] = set()
     calls = HostCalls()
 
+    def start(slot: int, index: int) -> None:
+        """A new episode takes the slot, unless it ends without a request."""
+        backend.begin(slot, rollouts[index])
+        active[slot] = _Active(index, rules.play(rollouts[index].task))
+        advance(slot, None)
+
     def resume(slot: int, result: Any) -> None:
+        active[slot].ticks += 1
+        advance(slot, result)
+
+    def advance(slot: int, result: Any) -> None:
         """Sends a result; afterwards the slot waits for something else or is free."""
         entry = active[slot]
-        entry.ticks += 1
         ended = None
         try:
             if isinstance(result, ToolFault):
@@ -148,11 +157,9 @@ def run_episodes(
         check()
         clears = {}
         for slot in range(backend.slots):
-            if slot not in active and queue:
+            while slot not in active and queue:
                 index = queue.pop()
-                episode = rules.play(rollouts[index].task)
-                backend.begin(slot, rollouts[index])
-                active[slot] = _Active(index, episode, next(episode))
+                start(slot, index)
                 clears[slot] = operations.Clear(key=rollouts[index].task.task_id)
         if clears:
             store.execute(clears, time=0)

@@ -8,26 +8,28 @@ import dataclasses
 from collections.abc import Generator
 from typing import Any
 
+from absl import logging
+
 from agemem_jax.memory import operations
 from agemem_jax.protocol import prompts
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.protocol.events import (
     AnswerEvent,
+    DroppedMessagesEvent,
     Event,
     FormatEvent,
     OverflowEvent,
+    RetrievalEvent,
     RoundLimitEvent,
-    ToolEvent,
 )
-from agemem_jax.protocol.messages import Context, Kind, Message
+from agemem_jax.protocol.messages import Context, Kind
 from agemem_jax.protocol.parser import parse
-from agemem_jax.protocol.tools import TOOL_NAMES, ToolCall
+from agemem_jax.protocol.tools import TOOL_NAMES
 from agemem_jax.rollout.recorder import SegmentRecorder
-from agemem_jax.rollout.requests import Generate, MemoryRequest, Request, SimilarityRequest
+from agemem_jax.rollout.requests import Generate, MemoryRequest, Request
+from agemem_jax.rollout.tool_use import Play, ToolUse
 from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
 from agemem_jax.tasks.task import Task
-
-Play = Generator[Request, Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +41,21 @@ class EpisodeConfig:
       max_context_tokens: T_max; a longer prompt ends the episode.
       max_response_tokens: limit of one response.
       max_summary_tokens: limit of one summary.
-      max_messages: Stage 1 takes at most this many messages (N_max of Stage 1).
+      max_messages: Stage 1 takes at most this many messages (N_max of Stage 1); what is
+        left out becomes an event.
       max_rounds: N_max of Stage 3.
       rounds_per_message: actions the policy has for one message of Stages 1 and 2.
+      max_calls: calls of one response that are run; the others are answered with an error.
+        A policy that behaves makes one, or one for each fact of a message.
+      max_summaries: summaries of one response that are written, each a generation of its
+        own. Behind one of everything there is nothing left to summarise.
       auto_retrieve: k of the automatic retrieval beside a Stage 1 message; 0 is none.
       top_k: entries of a `Retrieve_memory` that names no number.
       filter_threshold: θ; a filter removes messages at least this similar.
       tools: the tools that work; a call of any other is answered as unknown.
       retrieve_each_step: retrieve for the newest message before every action
-        (the RAG variants of section 4.1) in Stages 2 and 3.
+        (the RAG variants of section 4.1) in Stages 2 and 3. What is found stands at the end
+        of that message, so that no earlier token changes.
       prompt_style: "full" or "compact" system prompt.
     """
 
@@ -58,6 +66,8 @@ class EpisodeConfig:
     max_messages: int = 16
     max_rounds: int = 8
     rounds_per_message: int = 1
+    max_calls: int = 16
+    max_summaries: int = 1
     auto_retrieve: int = 3
     top_k: int = 3
     filter_threshold: float = 0.6
@@ -72,7 +82,7 @@ class EpisodeConfig:
             )
         for name in (
             "max_context_tokens", "max_response_tokens", "max_summary_tokens", "max_messages",
-            "max_rounds", "rounds_per_message", "top_k",
+            "max_rounds", "rounds_per_message", "max_calls", "max_summaries", "top_k",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"episode.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -107,13 +117,20 @@ class _Ended(Exception):
 class EpisodeRules:
     """Starts episodes under one configuration; holds what all of them share.
 
+    Args:
+      config: of the episodes.
+      chat: the policy's chat format.
+      dropping: sources of which was said that they have more messages than an episode
+        takes; rules that share the set say it once.
+
     Raises:
       ValueError: if the system prompt leaves no room in the token budget.
     """
 
-    def __init__(self, config: EpisodeConfig, chat: ChatEncoder):
+    def __init__(self, config: EpisodeConfig, chat: ChatEncoder, dropping: set[str] | None = None):
         self.config = config
         self.chat = chat
+        self._dropping = set() if dropping is None else dropping
         text = prompts.system_prompt(config.prompt_style, tools=config.tools)
         self.system = chat.message("system", text, Kind.SYSTEM)
         used = len(self.system.token_ids) + len(chat.generation_prompt)
@@ -133,8 +150,18 @@ class EpisodeRules:
         """An episode of `task`, to be driven with `send`."""
         return _Episode(self, task).play()
 
+    def say_dropped(self, task: Task) -> None:
+        """Logs once for each source that messages of its tasks are left out."""
+        if task.data_set not in self._dropping:
+            self._dropping.add(task.data_set)
+            logging.warning(
+                "Task %s of %s has %d messages and episode.max_messages is %d: the last ones "
+                "are left out, here and in other tasks; see dropped_messages in the metrics.",
+                task.task_id, task.data_set, len(task.messages), self.config.max_messages,
+            )  # fmt: skip
 
-class _Episode:
+
+class _Episode(ToolUse):
     """The state of one episode: context, events, segments."""
 
     def __init__(self, rules: EpisodeRules, task: Task):
@@ -143,6 +170,7 @@ class _Episode:
         self.context = Context((rules.system,))
         self.stage = self.config.stages[0]
         self.step = 0
+        self.summaries = 0  # written for the current response
         self.events: list[Event] = []
         self.transcript: list[TranscriptEntry] = []
         self.prompt_tokens: list[int] = []
@@ -175,47 +203,59 @@ class _Episode:
 
     def construct_long_term_memory(self) -> Play:
         """Stage 1 (algorithm 3): messages arrive, the query is not known yet."""
+        dropped = len(self.task.messages) - self.config.max_messages
+        if dropped > 0:
+            self.events.append(DroppedMessagesEvent(stage=1, step=self.step, dropped=dropped))
+            self.rules.say_dropped(self.task)
         for message in self.task.messages[: self.config.max_messages]:
-            text = message
-            if self.config.auto_retrieve:
-                found = yield MemoryRequest(
-                    operations.Retrieve(query=message, top_k=self.config.auto_retrieve)
-                )
-                text = prompts.task_message_text(message, found.entries)
+            text = yield from self.with_retrieval(message, self.config.auto_retrieve)
             self.show("user", text, Kind.TASK_MESSAGE)
             yield from self.respond_to_message()
 
     def control_under_distractors(self) -> Play:
         """Stage 2 (algorithm 4): near but irrelevant messages fill the context."""
         for distractor in self.task.distractors:
-            text = yield from self.with_retrieval(distractor)
+            text = yield from self.with_step_retrieval(distractor)
             self.show("user", text, Kind.DISTRACTOR)
             yield from self.respond_to_message()
 
     def reason(self) -> Play:
         """Stage 3 (algorithm 5): the query, up to N_max rounds, one answer."""
-        text = yield from self.with_retrieval(prompts.query_text(self.task.query))
+        text = yield from self.with_step_retrieval(prompts.query_text(self.task.query))
         self.show("user", text, Kind.QUERY)
-        for _ in range(self.config.max_rounds):
-            if (yield from self.act()):
+        for left in reversed(range(self.config.max_rounds)):
+            if (yield from self.act(again=left > 0)):
                 return
         self.events.append(
             RoundLimitEvent(stage=3, step=self.step - 1, rounds=self.config.max_rounds)
         )
 
     def respond_to_message(self) -> Play:
-        for _ in range(self.config.rounds_per_message):
-            if (yield from self.act()):
+        for left in reversed(range(self.config.rounds_per_message)):
+            if (yield from self.act(again=left > 0)):
                 return
 
-    def with_retrieval(self, text: str) -> Play:
-        if not self.config.retrieve_each_step:
+    def with_retrieval(self, text: str, top_k: int) -> Play:
+        """`text` and below it the `top_k` entries nearest to it, where there are any."""
+        if not top_k:
             return text
-        found = yield MemoryRequest(operations.Retrieve(query=text, top_k=self.config.top_k))
+        found = yield MemoryRequest(operations.Retrieve(query=text, top_k=top_k))
+        if not found.ok:
+            raise RuntimeError(f"A retrieval that the policy did not ask for failed: {found.error}")
+        self.events.append(RetrievalEvent(self.stage, self.step, text, found.entries))
         return prompts.task_message_text(text, found.entries)
 
-    def act(self) -> Play:
-        """One step: the policy responds, its calls run. True if it answered."""
+    def with_step_retrieval(self, text: str) -> Play:
+        """The message in front of an action of Stages 2 and 3."""
+        each_step = self.config.retrieve_each_step and self.stage > 1
+        return (yield from self.with_retrieval(text, self.config.top_k if each_step else 0))
+
+    def act(self, again: bool = True) -> Play:
+        """One step: the policy responds, its calls run. True if it answered.
+
+        Args:
+          again: whether the policy acts next on what it is told, unless it answered.
+        """
         context_tokens = len(self.context.token_ids) + len(self.chat.generation_prompt)
         step = self.step
         response = yield from self.generate(self.context, self.config.max_response_tokens)
@@ -232,13 +272,15 @@ class _Episode:
         results = [prompts.error_text(error) for error in parsed.errors]
         for reason in parsed.errors:
             self.events.append(FormatEvent(stage=self.stage, step=step, reason=reason))
-        for call in parsed.calls:
-            event = yield from self.run_tool(call, step)
-            self.events.append(event)
-            results.append(prompts.tool_result_text(event))
+        results += yield from self.run_calls(parsed.calls, step)
+        text = "\n".join(results)
         if parsed.answer is not None:
+            if text and self.stage != 3:  # what was wrong beside an answer that ends only a turn
+                self.show("user", text, Kind.TOOL_RESULT)
             return True
-        self.show("user", "\n".join(results), Kind.TOOL_RESULT)
+        if again:
+            text = yield from self.with_step_retrieval(text)
+        self.show("user", text, Kind.TOOL_RESULT)
         return False
 
     def generate(self, context: Context, max_tokens: int, purpose="act") -> Play:
@@ -264,104 +306,3 @@ class _Episode:
         """Appends a message that the policy did not write."""
         self.context = self.context.append(self.chat.message(role, text, kind))
         self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, text))
-
-    # --- Tools -------------------------------------------------------------------
-
-    def run_tool(self, call, step: int) -> Play:
-        """Runs one call; whatever is wrong with it becomes an event, never an error."""
-        before = self.context.num_tokens
-        base = {"stage": self.stage, "step": step, "name": call.name, "tokens_before": before}
-        if not isinstance(call, ToolCall):
-            return ToolEvent(**base, arguments={"raw": call.raw}, ok=False, error=call.error,
-                             tokens_after=before)  # fmt: skip
-        base["arguments"] = call.arguments
-        if call.name not in self.config.tools:
-            error = f"{call.name} is not available here; use one of {list(self.config.tools)}."
-            return ToolEvent(**base, ok=False, error=error, tokens_after=before)
-        if call.name == "Filter_context":
-            outcome = yield from self.filter_context(call.arguments["criteria"])
-        elif call.name == "Summary_context":
-            outcome = yield from self.summarise_context(call.arguments["span"])
-        else:
-            outcome = yield from self.use_memory(call)
-        return ToolEvent(**base, **outcome, tokens_after=self.context.num_tokens)
-
-    def use_memory(self, call: ToolCall) -> Play:
-        arguments = call.arguments
-        match call.name:
-            case "Add_memory":
-                metadata = dict(arguments.get("metadata") or {})
-                if arguments.get("memory_type"):
-                    metadata["memory_type"] = arguments["memory_type"]
-                operation = operations.Add(content=arguments["content"], metadata=metadata)
-            case "Update_memory":
-                operation = operations.Update(
-                    memory_id=arguments["memory_id"], content=arguments["content"],
-                    metadata=arguments.get("metadata"),
-                )  # fmt: skip
-            case "Delete_memory":
-                operation = operations.Delete(memory_id=arguments["memory_id"])
-            case "Retrieve_memory":
-                operation = operations.Retrieve(
-                    query=arguments["query"],
-                    top_k=arguments.get("top_k") or self.config.top_k,
-                    metadata_filter=arguments.get("metadata_filter"),
-                )
-        result = yield MemoryRequest(operation)
-        content = arguments.get("content") if result.ok else None
-        if result.ok and call.name == "Delete_memory":
-            self.memory.pop(result.memory_id)
-        elif result.ok and content is not None:
-            self.memory[result.memory_id] = content
-        return {
-            "ok": result.ok, "changed": result.changed, "error": result.error,
-            "memory_id": result.memory_id, "content": content, "retrieved": result.entries,
-        }  # fmt: skip
-
-    def editable(self) -> list[int]:
-        """Messages a context tool may touch: all but pinned ones and the call itself."""
-        last = len(self.context.messages) - 1
-        return [i for i, m in enumerate(self.context.messages) if not m.pinned and i != last]
-
-    def filter_context(self, criteria: str) -> Play:
-        """Removes the messages whose similarity to `criteria` is at least θ (section 3.2)."""
-        candidates = self.editable()
-        texts = tuple(self.context.messages[i].text for i in candidates)
-        scores = (yield SimilarityRequest(texts, criteria)) if texts else []
-        removed = frozenset(
-            index
-            for index, score in zip(candidates, scores, strict=True)
-            if score >= self.config.filter_threshold
-        )
-        self.context = self.context.without(removed)
-        content = f"{len(removed)}"
-        return {"ok": True, "changed": bool(removed), "content": content}
-
-    def summarise_context(self, span: str) -> Play:
-        """Replaces messages by a summary that the policy writes as a step of its own."""
-        candidates = self.editable()
-        if span != "all":
-            candidates = candidates[-int(span) :]
-        if not candidates:
-            return {"ok": False, "changed": False, "error": "There is no message to summarise."}
-        chosen = Context(tuple(self.context.messages[i] for i in candidates))
-        prompt = Context(
-            (
-                self.chat.message("system", prompts.summary_prompt(), Kind.SYSTEM),
-                self.chat.message("user", chosen.text, Kind.TASK_MESSAGE),
-            )
-        )
-        room = self.config.max_context_tokens - len(self.chat.generation_prompt)
-        if prompt.num_tokens > room:
-            error = f"Choose fewer messages: these take {prompt.num_tokens} tokens at once."
-            return {"ok": False, "changed": False, "error": error}
-        written = yield from self.generate(prompt, self.config.max_summary_tokens, "summary")
-        text = written.text.strip()
-        if not text:
-            return {"ok": False, "changed": False, "error": "The summary was empty."}
-        summary = self.summary_message(text)
-        self.context = self.context.replace(frozenset(candidates), summary)
-        return {"ok": True, "changed": True, "content": text}
-
-    def summary_message(self, text: str) -> Message:
-        return self.chat.message("user", prompts.summary_text(text), Kind.SUMMARY)

@@ -41,10 +41,11 @@ class Player:
         self.store = MemoryStore.create(
             embedder, rollouts=engine.slots, entries=memory_entries, sharding=split
         )
+        self._dropping: set[str] = set()
 
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:
         """The rules of an episode as this player's policy reads them."""
-        return EpisodeRules(episode, self.chat)
+        return EpisodeRules(episode, self.chat, self._dropping)
 
     def play(
         self,

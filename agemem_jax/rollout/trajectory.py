@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agemem_jax.protocol.events import AnswerEvent, Event
+from agemem_jax.protocol.events import AnswerEvent, DroppedMessagesEvent, Event
 from agemem_jax.tasks.task import Task
 
 
@@ -75,6 +75,16 @@ class Trajectory:
     @property
     def num_steps(self) -> int:
         return len(self.prompt_tokens)
+
+    @property
+    def mean_prompt_tokens(self) -> float | None:
+        """Over the generations, in tokens; None where the first prompt was too long for one."""
+        return float(np.mean(self.prompt_tokens)) if self.prompt_tokens else None
+
+    @property
+    def dropped_messages(self) -> int:
+        """How many messages of the task Stage 1 left out."""
+        return sum(e.dropped for e in self.events if isinstance(e, DroppedMessagesEvent))
 
     @property
     def answer(self) -> AnswerEvent | None:
