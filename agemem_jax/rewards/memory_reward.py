@@ -7,7 +7,7 @@ memory; it is no part of the reward.
 
 from collections.abc import Sequence
 
-from agemem_jax.protocol.events import Event, ToolEvent
+from agemem_jax.protocol.events import Event, RetrievalEvent, ToolEvent
 from agemem_jax.rewards.judges import EntriesItem, Judge, StorageItem, memory_quality
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
@@ -83,13 +83,19 @@ def maintenance(events: Sequence[Event]) -> float:
 
 
 def retrieved_contents(events: Sequence[Event]) -> tuple[str, ...]:
-    """Contents that the policy retrieved in Stage 3, where the query is known.
+    """Contents that were retrieved in Stage 3, where the query is known.
 
-    An entry that came twice with the same content counts once.
+    It makes no difference whether the policy asked for them or the episode retrieved them
+    for it before an action (the RAG variants of section 4.1). What is retrieved in Stages 1
+    and 2, by either of them, cannot have been meant for a query that nobody had read, and
+    counts neither for relevance nor against it: the automatic retrieval of Stage 1 is there
+    to show the policy what a message makes stale. An entry that came twice with the same
+    content counts once.
     """
     found: dict[tuple[str, str], None] = {}
-    for event in _successful(events, stage=3):
-        if event.name == "Retrieve_memory":
+    for event in events:
+        asked = isinstance(event, ToolEvent) and event.ok and event.name == "Retrieve_memory"
+        if event.stage == 3 and (asked or isinstance(event, RetrievalEvent)):
             for entry in event.retrieved:
                 found[entry.memory_id, entry.content] = None
     return tuple(content for _, content in found)

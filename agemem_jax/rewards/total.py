@@ -103,7 +103,14 @@ class Reward:
 def compute_rewards(
     trajectories: Sequence[Trajectory], config: RewardConfig, judge: Judge
 ) -> list[Reward]:
-    """Rewards of the trajectories, in order; a pure function but for what the judge is."""
+    """Rewards of the trajectories, in order; a pure function but for what the judge is.
+
+    Raises:
+      ValueError: one of them failed from outside, which earns nothing, neither good nor bad.
+    """
+    failed = next((t.fault for t in trajectories if t.fault is not None), None)
+    if failed is not None:
+        raise ValueError(f"A failed episode has no reward; leave it out: {failed}")
     answers = _ask(judge.score_answers, [task_reward.answer_item(t) for t in trajectories])
     relevances = _ask(
         judge.score_relevance,

@@ -1,6 +1,12 @@
 """Short ways to write tasks, events and trajectories in tests."""
 
-from agemem_jax.protocol.events import AnswerEvent, Event, RetrievedEntry, ToolEvent
+from agemem_jax.protocol.events import (
+    AnswerEvent,
+    Event,
+    RetrievalEvent,
+    RetrievedEntry,
+    ToolEvent,
+)
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 
@@ -27,8 +33,17 @@ def add(memory_id: str, content: str, **fields) -> ToolEvent:
 
 
 def retrieve(*contents: str, stage: int = 3, **fields) -> ToolEvent:
-    entries = tuple(RetrievedEntry(f"mem_{text}", text, 0.5) for text in contents)
+    entries = entries_of(contents)
     return tool("Retrieve_memory", stage=stage, changed=False, retrieved=entries, **fields)
+
+
+def shown(*contents: str, stage: int = 3) -> RetrievalEvent:
+    """What the episode retrieved unasked."""
+    return RetrievalEvent(stage, 0, "a message", entries_of(contents))
+
+
+def entries_of(contents) -> tuple[RetrievedEntry, ...]:
+    return tuple(RetrievedEntry(f"mem_{text}", text, 0.5) for text in contents)
 
 
 def answer(text: str = "Velton", tokens: int = 100, context: str = "", stage: int = 3):

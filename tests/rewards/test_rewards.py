@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agemem_jax.protocol.events import FormatEvent, OverflowEvent, RetrievedEntry, RoundLimitEvent
+from agemem_jax.protocol.events import (
+    FormatEvent,
+    OverflowEvent,
+    RetrievalEvent,
+    RetrievedEntry,
+    RoundLimitEvent,
+)
 from agemem_jax.rewards import memory_reward
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import Reward, RewardConfig, compute_rewards
+from agemem_jax.rollout.trajectory import Trajectory
 from tests.rewards.builders import (
     BASED,
     NOISE,
@@ -20,6 +27,7 @@ from tests.rewards.builders import (
     add,
     answer,
     retrieve,
+    shown,
     tool,
     trajectory,
 )
@@ -95,8 +103,9 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
     ]
     maintenance = 1.0 if maintained else 0.0
     found = []
-    for record in tools:
-        if record["name"] == "Retrieve_memory" and record["stage"] == 3:
+    for record in records:
+        asked = record in tools and record["name"] == "Retrieve_memory"
+        if record.get("stage") == 3 and (asked or record["type"] == "RetrievalEvent"):
             found += [(e.memory_id, e.content) for e in record["retrieved"]]
     distinct = [pair for i, pair in enumerate(found) if pair not in found[:i]]
     relevance = judge(TASK.query, TASK.answer, *(c for _, c in distinct)) if distinct else 0.0
@@ -137,6 +146,7 @@ events_strategy = st.one_of(
     ),
     st.builds(tool, st.sampled_from(("Summary_context", "Filter_context", "Fly")), **flags),
     st.builds(tool, st.just("Retrieve_memory"), retrieved=entries, **flags),
+    st.builds(RetrievalEvent, stages, st.just(0), contents, entries),
     st.builds(answer, st.sampled_from(("Velton", "no")), st.integers(0, 3000), contents, stages),
     st.just(OverflowEvent(2, 0, 9000)),
     st.just(RoundLimitEvent(3, 0, 8)),
@@ -293,6 +303,19 @@ def test_relevance_falls_with_useless_and_with_missing_entries():
 
 def test_retrievals_before_the_query_is_known_are_not_relevant_to_it():
     assert score(retrieve(WORKS, BASED, stage=1), retrieve(WORKS, BASED, stage=2)).relevance == 0.0
+
+
+def test_entries_shown_unasked_are_as_relevant_as_those_that_were_asked_for():
+    assert score(shown(WORKS, BASED)).relevance == 1.0
+    assert score(shown(WORKS), retrieve(BASED), shown(WORKS, BASED)).relevance == 1.0
+    assert score(retrieve(WORKS, BASED), shown(NOISE)).relevance == pytest.approx(0.8)
+    assert score(shown(WORKS, BASED, stage=1), shown(WORKS, BASED, stage=2)).relevance == 0.0
+
+
+def test_a_failed_episode_has_no_reward():
+    failed = Trajectory.failed(TASK, "An episode of task t failed: env crashed.")
+    with pytest.raises(ValueError, match="A failed episode has no reward.*env crashed"):
+        compute_rewards([trajectory(), failed], RewardConfig(), OfflineJudge())
 
 
 def test_an_entry_retrieved_twice_counts_once():
