@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from absl import logging
 
 from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
@@ -25,11 +26,15 @@ from agemem_jax.training.run_config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """What one method did: measures, and the trajectories behind them."""
+    """What one method did: measures, and the trajectories behind them.
+
+    Failed episodes are left out of all three and say what happened in `faults`.
+    """
 
     measures: Measures
     trajectories: list[Trajectory]
     rewards: list[Reward]
+    faults: tuple[str, ...] = ()
 
 
 class Evaluator:
@@ -79,21 +84,48 @@ class Evaluator:
         }
 
     def run(self, method: Method, check: Callable[[], None] = lambda: None) -> Played:
-        """Plays every task once; an exception that `check` raises between two ticks ends it."""
+        """Plays every task once; an exception that `check` raises between two ticks ends it.
+
+        Raises:
+          ValueError: every episode failed.
+        """
         config = self.config
         key = jax.random.key(config.evaluation.seed)
         rollouts = [
             Rollout(task, jax.random.fold_in(key, index)) for index, task in enumerate(self._tasks)
         ]
-        trajectories = self._player.play(
+        played = self._player.play(
             self.weights(method.trained), rollouts, method.episode(config.episode),
             config.evaluation.temperature, check,
         )  # fmt: skip
+        trajectories, faults = split_failed(played, method.title)
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
         qualities = memory_qualities(trajectories, self._judge)
-        measures = measure(trajectories, rewards, qualities, config.evaluation.bootstrap_samples)
+        measures = measure(
+            trajectories, rewards, qualities, config.evaluation.bootstrap_samples, len(faults)
+        )
         measures = dataclasses.replace(measures, judge=self._judge.take_counts())
-        return Played(measures, trajectories, rewards)
+        return Played(measures, trajectories, rewards, faults)
+
+
+def split_failed(
+    played: Sequence[Trajectory], title: str
+) -> tuple[list[Trajectory], tuple[str, ...]]:
+    """The trajectories to measure, and what ended the others; each of these is logged.
+
+    Raises:
+      ValueError: there is nothing to measure.
+    """
+    intact = [trajectory for trajectory in played if trajectory.fault is None]
+    faults = tuple(trajectory.fault for trajectory in played if trajectory.fault is not None)
+    for fault in faults:
+        logging.error("Left out of %s: %s", title, fault)
+    if not intact:
+        raise ValueError(
+            f"All {len(faults)} episodes of {title} failed, so there is nothing to measure; the "
+            f"last one like this: {faults[-1]}"
+        )
+    return intact, faults
 
 
 def _for_devices(config: RunConfig, devices: int) -> RunConfig:

@@ -1,15 +1,13 @@
 """The measures of section 4.1: J, MQ, TN and TC, with bootstrap confidence intervals."""
 
-import collections
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from agemem_jax.protocol.events import ToolEvent
-from agemem_jax.protocol.tools import TOOL_NAMES
 from agemem_jax.rewards.total import Reward
+from agemem_jax.rollout.call_counts import calls_per_episode, count_calls, failed_share
 from agemem_jax.rollout.trajectory import Trajectory
 
 
@@ -30,16 +28,19 @@ class Measures:
     """One method on one set of tasks.
 
     Attributes:
-      tasks: how many were played.
+      tasks: how many were played to their end; all means are over these.
       j: judge score of the answers, in [0, 1]; no answer counts 0.
       mq: stored memories against the gold supporting facts, by the judge, in [0, 1].
       r_memory: the memory reward R_memory, in [0, 1].
       reward: the total reward.
-      tn: mean prompt tokens of a generation.
+      tn: mean prompt tokens of a generation; an episode whose first prompt was too long
+        has none and is left out, and without any other this is 0.
       tc: tool calls per episode, by tool, failed ones included.
       failed_calls: share of tool calls that failed.
       judge: what became of the questions to an LLM judge (`JudgeStats`), among them the
         scores that the offline judge gave in its place; empty where that is the judge.
+      failed: tasks left out because something outside of the policy ended the episode.
+      dropped_messages: messages of a task that Stage 1 left out, per task.
     """
 
     tasks: int
@@ -51,11 +52,15 @@ class Measures:
     tc: dict[str, float]
     failed_calls: float
     judge: dict[str, int] = dataclasses.field(default_factory=dict)
+    failed: int = 0
+    dropped_messages: float = 0.0
 
 
 def bootstrap(values: Float[np.ndarray, " task"], samples: int = 10_000, seed: int = 0) -> Estimate:
-    """Mean and percentile interval over resampled tasks."""
+    """Mean and percentile interval over resampled tasks; all 0 without any value."""
     values = np.asarray(values, np.float64)
+    if not len(values):
+        return Estimate(0.0, 0.0, 0.0)
     rng = np.random.default_rng(seed)
     count = len(values)
     # One row at a time: all of them at once would be gigabytes for a whole data set.
@@ -69,22 +74,38 @@ def measure(
     rewards: Sequence[Reward],
     memory_qualities: Sequence[float],
     samples: int = 10_000,
+    failed: int = 0,
 ) -> Measures:
-    """Summarises trajectories, one per task."""
-    calls = [e for t in trajectories for e in t.events if isinstance(e, ToolEvent)]
-    by_tool = collections.Counter(call.name for call in calls)
-    count = len(trajectories)
+    """Summarises trajectories, one per task; rewards and qualities are theirs.
+
+    Args:
+      trajectories: of episodes that did not fail.
+      rewards, memory_qualities: one each.
+      samples: of the bootstrap.
+      failed: how many more tasks were played and failed.
+
+    Raises:
+      ValueError: there is no trajectory.
+    """
+    if not trajectories:
+        raise ValueError(
+            f"There is nothing to measure: no episode was played to its end, and {failed} failed."
+        )
+    calls = [count_calls(t.events) for t in trajectories]
+    lengths = [t.mean_prompt_tokens for t in trajectories]
 
     def estimate(values):
         return bootstrap(np.asarray(list(values)), samples)
 
     return Measures(
-        tasks=count,
+        tasks=len(trajectories),
         j=estimate(max(0.0, reward.task) for reward in rewards),
         mq=estimate(memory_qualities),
         r_memory=estimate(reward.memory for reward in rewards),
         reward=estimate(reward.total for reward in rewards),
-        tn=estimate(np.mean(t.prompt_tokens) if t.prompt_tokens else 0.0 for t in trajectories),
-        tc={name: by_tool.get(name, 0) / count for name in TOOL_NAMES},
-        failed_calls=sum(not call.ok for call in calls) / max(1, len(calls)),
+        tn=estimate(length for length in lengths if length is not None),
+        tc=calls_per_episode(calls),
+        failed_calls=failed_share(calls),
+        failed=failed,
+        dropped_messages=float(np.mean([t.dropped_messages for t in trajectories])),
     )

@@ -33,6 +33,9 @@ def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_tabl
             name, f"{m.reward.mean:.3f}", f"{m.tn.mean:.0f}", f"{sum(m.tc.values()):.2f}",
             *(f"{m.tc.get(tool, 0.0):.2f}" for tool in tools),
         )  # fmt: skip
+    failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
+    if failed:
+        scores.caption = f"Episodes that failed and are left out: {failed}."
     return [scores, costs]
 
 

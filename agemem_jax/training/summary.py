@@ -1,15 +1,22 @@
 """Means over a batch of trajectories, for the metrics of an iteration."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from agemem_jax.parallel import processes
-from agemem_jax.protocol.events import FormatEvent, ToolEvent
+from agemem_jax.protocol.events import FormatEvent
 from agemem_jax.rewards.judges import Judge
 from agemem_jax.rewards.memory_reward import memory_quality
 from agemem_jax.rewards.total import Reward
+from agemem_jax.rollout.call_counts import (
+    CallCounts,
+    calls_per_episode,
+    count_calls,
+    failed_share,
+)
 from agemem_jax.rollout.trajectory import Trajectory
 
 # What R_context and R_memory are the means of.
@@ -21,7 +28,9 @@ REWARD_PARTS = (
 def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> dict[str, float]:
     """Means over the trajectories of all processes, each of which must call this.
 
-    Empty when there is none.
+    Empty when there is none. `prompt_tokens` leaves out episodes whose first prompt was
+    too long; it is 0 when there is no other. `tc/…` and `failed_calls` are those of an
+    evaluation (`rollout/call_counts.py`).
     """
     rows = [row for part in processes.gather(_rows(trajectories, rewards)) for row in part]
 
@@ -29,32 +38,27 @@ def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> 
         return {}
 
     def mean(name: str) -> float:
-        return float(np.mean([row[name] for row in rows]))
+        known = [row[name] for row in rows if row[name] is not None]
+        return float(np.mean(known)) if known else 0.0
 
-    calls = sum(row["calls"] for row in rows)
+    calls = [CallCounts(**row["calls"]) for row in rows]
     values = {
         name: mean(name)
         for name in (
             "reward", "reward_task", "reward_context", "reward_memory", "reward_penalty",
             *(f"reward_{part}" for part in REWARD_PARTS),
             "success", "memory_quality", "answered", "steps", "prompt_tokens", "format_errors",
+            "dropped_messages",
         )
     }  # fmt: skip
-    values["failed_calls"] = sum(row["failed_calls"] for row in rows) / max(1, calls)
-    for name in sorted({name for row in rows for name in row["by_tool"]}):
-        values[f"calls/{name}"] = sum(row["by_tool"].get(name, 0) for row in rows) / len(rows)
-    return values
+    values["failed_calls"] = failed_share(calls)
+    return values | {f"tc/{name}": value for name, value in calls_per_episode(calls).items()}
 
 
 def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list[dict[str, Any]]:
     """What is counted of each trajectory, as plain values."""
     rows = []
     for trajectory, reward in zip(trajectories, rewards, strict=True):
-        calls = [event for event in trajectory.events if isinstance(event, ToolEvent)]
-        by_tool: dict[str, int] = {}
-        for call in calls:
-            if call.ok:
-                by_tool[call.name] = by_tool.get(call.name, 0) + 1
         task = trajectory.task
         rows.append(
             {
@@ -70,11 +74,10 @@ def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list
                 ),
                 "answered": float(trajectory.answer is not None),
                 "steps": trajectory.num_steps,
-                "prompt_tokens": float(np.mean(trajectory.prompt_tokens)),
+                "prompt_tokens": trajectory.mean_prompt_tokens,
                 "format_errors": sum(isinstance(e, FormatEvent) for e in trajectory.events),
-                "calls": len(calls),
-                "failed_calls": sum(not call.ok for call in calls),
-                "by_tool": by_tool,
+                "dropped_messages": trajectory.dropped_messages,
+                "calls": dataclasses.asdict(count_calls(trajectory.events)),
             }
         )
     return rows

@@ -5,10 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agemem_jax.evaluation.metrics import bootstrap, measure
+from agemem_jax.evaluation.evaluate import split_failed
+from agemem_jax.evaluation.metrics import Estimate, bootstrap, measure
+from agemem_jax.protocol.events import DroppedMessagesEvent, RetrievalEvent
 from agemem_jax.protocol.tools import TOOL_NAMES
 from agemem_jax.rewards.total import Reward
-from tests.rewards.builders import add, answer, retrieve, trajectory
+from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.training.summary import summarise
+from tests.rewards.builders import TASK, add, answer, retrieve, tool, trajectory
 
 
 def reward(task: float, memory: float = 0.5) -> Reward:
@@ -55,3 +59,45 @@ def test_measures_are_means_over_tasks_and_calls_are_counted_by_tool():
         "Add_memory": 1.5, "Retrieve_memory": 0.5,
     }  # fmt: skip
     assert measures.failed_calls == 0.25
+
+
+def test_nothing_to_average_is_nothing_and_not_a_crash():
+    assert bootstrap(np.zeros(0), samples=10) == Estimate(0.0, 0.0, 0.0)
+
+
+def test_training_and_evaluation_count_the_same_calls_under_the_same_names():
+    shown = RetrievalEvent(1, 0, "Ana", ())
+    played = [
+        trajectory(add("mem_1", "one"), add("mem_2", "two", ok=False), shown, retrieve("one")),
+        trajectory(tool("Fly", ok=False), DroppedMessagesEvent(1, 0, 3), shown),
+    ]
+    rewards = [reward(1.0), reward(0.0)]
+    measures = measure(played, rewards, [0.0, 0.0], samples=10)
+    metrics = summarise(played, rewards)
+    assert {name: metrics[f"tc/{name}"] for name in TOOL_NAMES} == measures.tc
+    assert measures.tc["Add_memory"] == 1.0, "tried, whether or not it worked"
+    assert measures.tc["Retrieve_memory"] == 0.5, "what the episode shows unasked is no call"
+    assert measures.failed_calls == metrics["failed_calls"] == 0.5
+    assert measures.dropped_messages == metrics["dropped_messages"] == 1.5
+
+
+def test_failed_episodes_are_counted_and_left_out_of_every_mean(caplog):
+    played = [
+        trajectory(answer()),
+        Trajectory.failed(TASK, "An episode of task t failed: env crashed."),
+        trajectory(add("mem_1", "one")),
+    ]
+    intact, faults = split_failed(played, "AgeMem")
+    assert intact == [played[0], played[2]]
+    assert "Left out of AgeMem: An episode of task t failed: env crashed." in caplog.text
+    measures = measure(intact, [reward(1.0), reward(0.5)], [1.0, 0.0], 10, len(faults))
+    assert (measures.tasks, measures.failed) == (2, 1)
+    assert (measures.j.mean, measures.mq.mean, measures.tc["Add_memory"]) == (0.75, 0.5, 0.5)
+
+
+def test_an_evaluation_of_which_every_episode_failed_says_so():
+    played = [Trajectory.failed(TASK, f"An episode of task t failed: {n}.") for n in range(3)]
+    with pytest.raises(ValueError, match="All 3 episodes of AgeMem failed.*: 2."):
+        split_failed(played, "AgeMem")
+    with pytest.raises(ValueError, match="nothing to measure: .* and 3 failed"):
+        measure([], [], [], 10, failed=3)

@@ -1,6 +1,7 @@
 """What people look at."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -53,3 +54,19 @@ def test_results_are_written_for_programs_as_well(tmp_path):
     assert (
         "## AgeMem, temperature 0.0, weights joint/30" in (tmp_path / "trajectories.md").read_text()
     )
+
+
+def test_tables_and_files_say_how_many_episodes_failed(tmp_path):
+    console = Console(width=80, file=io.StringIO())
+    failing = RESULTS | {"AgeMem": dataclasses.replace(RESULTS["AgeMem"], failed=3)}
+    for results in (RESULTS, failing):
+        console.print(reports.render_tables(results, "title")[0])
+    text = console.file.getvalue()
+    assert text.count("failed") == 1, "where none failed there is nothing to say"
+    assert "Episodes that failed and are left out: 3 of AgeMem." in " ".join(text.split())
+    records = [Record(title.lower(), title, {}, measures) for title, measures in failing.items()]
+    reports.write_results(tmp_path, records)
+    written = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert [row["failed"] for row in written] == [0, 3]
+    with (tmp_path / "evaluation.csv").open() as file:
+        assert [row["failed"] for row in csv.DictReader(file)] == ["0", "3"]

@@ -98,7 +98,7 @@ def test_losses_and_parameters_are_those_of_one_device(results, name):
     (lines, params), (expected_lines, expected) = results[name], results["one"]
     assert [line["step"] for line in lines] == [1, 2, 3]
     for line, wanted in zip(lines, expected_lines, strict=True):
-        for value in ("loss", "reward", "kl", "steps", "calls/Add_memory"):
+        for value in ("loss", "reward", "kl", "steps", "tc/Add_memory"):
             assert (value in line) == (value in wanted)
             if value in line:
                 assert line[value] == pytest.approx(wanted[value], abs=1e-5), value
