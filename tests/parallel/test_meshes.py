@@ -53,7 +53,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(four_heads, folder):
-    """Metrics and final parameters by mesh; "one" is a single device, "two" two processes.
+    """Metrics and final parameters by mesh; "one" is a single device, "two" two processes of four.
+
+    "two of one device" are processes that sample from a policy of which each holds a half.
 
     "eight, then N" is a run that was interrupted on eight devices and taken up on N.
     """
@@ -66,9 +68,12 @@ def results(four_heads, folder):
     two = {"workdir": str(folder / "b"), "output": str(folder / "b"), "meshes": [TWO_PROCESSES]}
     two |= {"coordinator": address, "count": 2}
     finish(*(start(4, common | two | {"index": index}) for index in range(2)))
+    alone = two | {"workdir": str(folder / "d"), "output": str(folder / "d")}
+    alone |= {"meshes": [[1, 2, 1]], "coordinator": f"127.0.0.1:{free_port()}"}
+    finish(*(start(1, common | alone | {"index": index}) for index in range(2)))
     names = {str(mesh): f"a-{number}" for number, mesh in enumerate(MESHES)}
     names |= {f"{mesh}, layers in a loop": f"l-{number}" for number, mesh in enumerate(LOOPED)}
-    names |= {"one": f"a-{len(MESHES)}", "two": "b-0"}
+    names |= {"one": f"a-{len(MESHES)}", "two": "b-0", "two of one device": "d-0"}
     # Interrupted on eight devices, and taken up on two and on one.
     split = {"workdir": str(folder / "c"), "output": str(folder / "c"), "meshes": [[1, 8, 1]]}
     finish(start(8, common | split | {"stop_at": 2}))
@@ -90,7 +95,7 @@ def results(four_heads, folder):
     "name",
     [
         *map(str, MESHES), *(f"{mesh}, layers in a loop" for mesh in LOOPED), "two",
-        "eight, then 2", "eight, then 1",
+        "two of one device", "eight, then 2", "eight, then 1",
     ],
 )  # fmt: skip
 def test_losses_and_parameters_are_those_of_one_device(results, name):
@@ -98,7 +103,10 @@ def test_losses_and_parameters_are_those_of_one_device(results, name):
     (lines, params), (expected_lines, expected) = results[name], results["one"]
     assert [line["step"] for line in lines] == [1, 2, 3]
     for line, wanted in zip(lines, expected_lines, strict=True):
-        for value in ("loss", "reward", "kl", "steps", "tc/Add_memory"):
+        for value in (
+            "loss", "reward", "kl", "steps", "tc/Add_memory", "sampled_tokens", "target_tokens",
+            "learning_rate", "updates",
+        ):  # fmt: skip
             assert (value in line) == (value in wanted)
             if value in line:
                 assert line[value] == pytest.approx(wanted[value], abs=1e-5), value

@@ -11,7 +11,12 @@ from agemem_jax.models.config import DTYPES
 from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
 from agemem_jax.rollout import decoding
 from agemem_jax.training.trainer import Trainer
-from tests.training.small_job import PeakOfLiveBytes, live_bytes, small_config
+from tests.training.small_job import (
+    PeakOfLiveBytes,
+    live_bytes,
+    small_config,
+    with_larger_caches,
+)
 
 
 def job_of(config, prefix=0):
@@ -20,13 +25,7 @@ def job_of(config, prefix=0):
 
 @pytest.fixture(scope="module")
 def config():
-    """The backbone whose shape is known, with caches and memories that are not small beside it."""
-    config = small_config("tiny")
-    engine = dataclasses.replace(config.engine, slots=8, prefill_rows=8)
-    memory = dataclasses.replace(config.memory, entries=256)
-    grpo = dataclasses.replace(config.grpo, minibatches=2)
-    warmup = dataclasses.replace(config.warmup, steps=0)
-    return dataclasses.replace(config, engine=engine, memory=memory, grpo=grpo, warmup=warmup)
+    return with_larger_caches(small_config("tiny"))
 
 
 @pytest.fixture(scope="module")

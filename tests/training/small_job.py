@@ -1,6 +1,7 @@
 """A job in which parameters are nearly all of the memory, and what of it lives."""
 
 import contextlib
+import dataclasses
 import threading
 
 import jax
@@ -8,6 +9,17 @@ import jax
 from agemem_jax.training import run_config
 from agemem_jax.training.interruption import Interruption
 from experiments.configs import tiny
+
+
+def with_larger_caches(config: run_config.RunConfig) -> run_config.RunConfig:
+    """Beside the `tiny` backbone caches and memories are not small any more. No warm-up."""
+    return dataclasses.replace(
+        config,
+        engine=dataclasses.replace(config.engine, slots=8, prefill_rows=8),
+        memory=dataclasses.replace(config.memory, entries=256),
+        grpo=dataclasses.replace(config.grpo, minibatches=2),
+        warmup=dataclasses.replace(config.warmup, steps=0),
+    )
 
 
 def small_config(backbone: str, **model) -> run_config.RunConfig:
