@@ -14,10 +14,11 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import agemem_jax
+from agemem_jax.commands import cli
 from agemem_jax.protocol import prompts
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.tasks.task import Task
@@ -114,4 +115,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -39,6 +39,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         keep_freed_memory()
         try:
             main(argv)
+        except app.UsageError as error:
+            sys.exit(f"Error: {error} --help tells more.")
         except Exception as error:
             told = _sentence(error)
             if told is None:

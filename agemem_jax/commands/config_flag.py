@@ -1,10 +1,11 @@
 """The flag --config: a configuration by its file, or by name if it comes with the package."""
 
-import importlib.machinery
-import importlib.util
+import difflib
 import pathlib
+import re
 import sys
 import traceback
+import types
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -19,10 +20,10 @@ def define(default: str | None = None) -> flags.FlagHolder[ConfigDict]:
     """Defines --config for the calling program; --config.OPTION=VALUE overrides an option."""
     holder = config_flags.DEFINE_config_file(
         "config", None,
-        f"Configuration: a file with get_config(), or one of {', '.join(configs.FILES)}.",
+        f"Configuration: a file with get_config(), or one of {', '.join(configs.FILES)}. "
+        "--config.OPTION=VALUE changes one of its options.",
     )  # fmt: skip
-    flag = flags.FLAGS["config"]
-    flag.parser = _Parser()
+    flags.FLAGS["config"].parser = _Parser()
     flags.set_default(holder, default)
     return holder
 
@@ -39,31 +40,63 @@ def find(name: str) -> pathlib.Path:
 
 
 class _Parser(flags.ArgumentParser):
-    """Reads NAME_OR_PATH[:ARGUMENT], where the argument is what `get_config` is given."""
+    """Reads NAME_OR_PATH[:ARGUMENT], where the argument is what `get_config` is given.
+
+    Errors are OSErrors, since absl shows ValueErrors of a parser together with the flag's text.
+    """
 
     def parse(self, text: str) -> ConfigDict:
+        _forget_overrides(text)
         name, *argument = text.split(":", 1)
         path = find(name)
-        loader = importlib.machinery.SourceFileLoader(_MODULE, str(path))
-        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(_MODULE, loader))
+        module = types.ModuleType(_MODULE)
+        module.__file__ = str(path)
         sys.modules[_MODULE] = module  # where dataclasses look up what their annotations name
         try:
-            loader.exec_module(module)
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
             config = module.get_config(*argument)
         except Exception as error:  # whatever the user's file does
             raise OSError(f"--config={text}: {_sentence(error, path)}") from error
         if not isinstance(config, ConfigDict):
             raise OSError(f"--config={text}: get_config() must return a ConfigDict.")
+        _check_overrides(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
         return config.lock()
 
     def flag_type(self) -> str:
         return "configuration"
 
 
+def _forget_overrides(text: str) -> None:
+    """Where --config is given again, drops the flags that were defined for the one before."""
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        if flags.FLAGS[name].present:
+            raise OSError(f"--config={text} comes behind --{name}, and would undo it.")
+        delattr(flags.FLAGS, name)
+
+
+def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        node, walked = config, ["config"]
+        for part in match[1].split(".") if match else ():
+            if not isinstance(node, ConfigDict):
+                raise OSError(f"{'.'.join(walked)} has no options of its own, such as {part!r}.")
+            if part not in node:
+                close = difflib.get_close_matches(part, node, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(node)}."
+                raise OSError(f"{'.'.join(walked)} has no option {part!r}; {hint}")
+            node = node[part]
+            walked.append(part)
+
+
 def _sentence(error: Exception, path: pathlib.Path) -> str:
     """What went wrong, and in which line of the file."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-             if frame.filename == str(path)]  # fmt: skip
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
     where = f" (line {lines[-1]})" if lines else ""
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return f"{kind}{error}{where}"
+    text = str(error.args[0] if error.args else error)
+    text = re.sub(r" Other fields present: .*", "", text, flags=re.DOTALL)  # all of the config
+    return f"{kind}{text.removeprefix("'")}{where}"

@@ -1,82 +1,72 @@
-"""How the programs end: a sentence for what a person can mend, a traceback for what is a bug."""
+"""What the programs have in common: help, version, and wrong flags in one sentence."""
 
-import os
-import subprocess
-import sys
+import configparser
+import importlib
 
-import jax
-import numpy as np
 import pytest
 
-from agemem_jax.commands import out_of_memory
-from agemem_jax.rollout import engine
+import agemem_jax
+from agemem_jax.commands import cli
+from tests.test_requirements import ROOT
 
-
-def run(code, tmp_path, *arguments):
-    """A program whose `main` is `code`."""
-    path = tmp_path / "program.py"
-    body = "\n".join(f"    {line}" for line in code.splitlines())
-    path.write_text(
-        f'"""A program."""\nfrom agemem_jax.commands import cli\ndef main(argv):\n{body}\n'
-        'if __name__ == "__main__":\n    cli.run(main)\n'
-    )
-    return subprocess.run(
-        [sys.executable, str(path), *arguments], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "code, told",
-    [
-        ("open('/no/such/file')", "/no/such/file: No such file or directory."),
-        ("import pathlib; pathlib.Path('/proc/x').mkdir()", "/proc/x: "),
-        ("raise ValueError('This is wrong.')", "This is wrong."),
-        ("raise KeyboardInterrupt", "Interrupted."),
-        ("import numpy; numpy.ones(10**15)", "Memory ran out while the program ran; lower "),
-        ("import jax; jax.numpy.ones(10**13) + 1", "Memory ran out while the program ran; lower "),
-    ],
+_CONFIG = configparser.ConfigParser()
+_CONFIG.read(ROOT / "setup.cfg")
+COMMANDS = dict(
+    line.split(" = ")
+    for line in _CONFIG["options.entry_points"]["console_scripts"].strip().splitlines()
 )
-def test_what_a_person_can_mend_is_one_sentence_and_status_1(tmp_path, code, told):
-    done = run(code, tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"Error: {told}")
 
 
-def test_a_bug_keeps_its_traceback(tmp_path):
-    done = run("import json; json.loads('{')", tmp_path)
-    assert done.returncode == 1 and "Traceback" in done.stderr
+def start(monkeypatch, *arguments, name="agemem-train"):
+    monkeypatch.setattr("sys.argv", [f"/somewhere/bin/{name}", *arguments])
+    module, function = COMMANDS[name].split(":")
+    getattr(importlib.import_module(module), function)()
 
 
-def test_a_request_to_stop_while_setting_up_is_a_sentence(tmp_path):
-    code = (
-        "import os, signal, time\n"
-        "from agemem_jax.training.interruption import Interruption\n"
-        "with cli.stoppable(Interruption()):\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    time.sleep(5)"
-    )
-    done = run(code, tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("Error: Interrupted while setting up")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_needs_no_flag_and_shows_how_the_command_is_called(name, monkeypatch, capsys):
+    start(monkeypatch, "--help", name=name)
+    shown = capsys.readouterr().out
+    module = importlib.import_module(COMMANDS[name].split(":")[0])
+    assert shown.startswith(module.__doc__.splitlines()[0])
+    assert f"    {name}" in shown
+    assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_memory_that_runs_out_names_the_options_of_what_was_under_way(monkeypatch):
-    def refuse(*arguments, **options):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-
-    monkeypatch.setattr(engine.kv_cache, "init_cache", refuse)
-    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
-        fake = type("E", (), {"config": engine.EngineConfig(), "_model": None, "_mesh": None})()
-        engine.Engine._empty_cache(fake)
-    text = out_of_memory.sentence(raised.value)
-    assert "while episodes were played; lower engine.slots" in text and "9 bytes" in text
-    assert out_of_memory.is_out_of_memory(MemoryError())
-    assert not out_of_memory.is_out_of_memory(ValueError("RESOURCE_EXHAUSTED"))
+def test_help_shows_our_flags_and_not_those_of_libraries(monkeypatch, capsys):
+    start(monkeypatch, "--config=nowhere", "-h")
+    shown = capsys.readouterr().out
+    for flag in ("--config:", "--workdir:", "--[no]distributed:"):
+        assert f"  {flag}" in shown
+    assert "quickstart, qwen2.5_7b_hotpotqa" in " ".join(shown.split())
+    assert "--verbosity" not in shown and "--pdb" not in shown
 
 
-def test_an_impossible_allocation_on_the_host_is_recognised():
-    with pytest.raises(MemoryError) as raised:
-        np.ones(10**15)
-    assert out_of_memory.is_out_of_memory(raised.value)
+def test_help_behind_two_dashes_is_an_argument(monkeypatch):
+    with pytest.raises(SystemExit, match="wrong flag"):
+        start(monkeypatch, "--no_such_flag", "--", "--help")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version_is_that_of_the_package(name, monkeypatch, capsys):
+    start(monkeypatch, "--version", name=name)
+    assert capsys.readouterr().out == f"agemem_jax {agemem_jax.__version__}\n"
+
+
+def test_the_version_is_written_once():
+    assert _CONFIG["metadata"]["version"] == "attr: agemem_jax.__version__"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_clone_has_a_file_for_every_command(name):
+    module = COMMANDS[name].split(":")[0]
+    scripts = [path.read_text() for path in (ROOT / "experiments").glob("*.py")]
+    assert sum(f"from {module} import main, run\n" in text for text in scripts) == 1
+
+
+def test_a_wrong_flag_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["program", "--wrokdir=x"])
+    with pytest.raises(SystemExit) as ended:
+        cli._parse(["program", "--wrokdir=x"])
+    assert str(ended.value).startswith("Error: wrong flag or config file: Unknown command line")
+    assert "\n" not in str(ended.value)
