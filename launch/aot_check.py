@@ -1,7 +1,7 @@
 """Compiles a job for TPUs that are not there, on a CPU, and says whether it fits and how fast it
 can be.
 
-    pip install "jax[tpu]"
+    AGEMEM_EXTRA=tpu bash launch/setup.sh && source .venv/bin/activate
     python launch/aot_check.py --backbone=qwen2.5-7b-instruct --topology=v5e:4x4 \\
         --config.model.lora_rank=0 --config.mesh.fsdp=16 --config.mesh.rollout_tensor=4
 

@@ -122,7 +122,7 @@ def find_or_explain(name: str) -> pathlib.Path:
     if folder is None:
         raise FileNotFoundError(
             f"The weights of {name} are not in {cache_directory()}; fetch them with "
-            f"`python experiments/fetch_weights.py --names={name}`."
+            f"`agemem-fetch --names={name}`."
         )
     return folder
 

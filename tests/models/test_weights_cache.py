@@ -94,7 +94,7 @@ def test_a_hub_that_cannot_be_reached_says_so_in_one_sentence(demo, monkeypatch)
 
 
 def test_absent_weights_are_explained_with_the_command_that_fetches_them(demo):
-    with pytest.raises(FileNotFoundError, match="fetch_weights.py --names=demo"):
+    with pytest.raises(FileNotFoundError, match="agemem-fetch --names=demo"):
         weights_cache.find_or_explain("demo")
 
 
