@@ -43,7 +43,7 @@ def write_model(
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
     }  # fmt: skip
     chat_format = CHAT_FORMATS[format_name]
-    tokenizer = _tokenizer(format_name)
+    tokenizer = tokenizer_of(format_name)
     values = transformers.AutoConfig.for_model(
         family,
         vocab_size=len(tokenizer),
@@ -58,7 +58,7 @@ def write_model(
     return pathlib.Path(directory)
 
 
-def _tokenizer(format_name: str) -> transformers.PreTrainedTokenizerFast:
+def tokenizer_of(format_name: str) -> transformers.PreTrainedTokenizerFast:
     """That of `tiny`, with the special tokens of the format in place of ChatML's."""
     path = loading.assets("tiny") / "tokenizer.json"
     if format_name == "chatml":

@@ -8,13 +8,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import tokenizers
+
 from agemem_jax.protocol.messages import Context, Kind, Message
+from agemem_jax.protocol.plain_text import PlainTextEncoder
 
 
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that this library uses."""
 
     chat_template: str | None
+    backend_tokenizer: tokenizers.Tokenizer
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
@@ -42,7 +46,7 @@ class ChatFormat:
       mark: the special token by which a tokenizer is seen to be made for this format.
       system, user, assistant: what stands around their contents.
       stop: the special token with which the assistant ends its turn.
-      forged: text to look out for in contents, since it would read as a delimiter.
+      other_stops: further special tokens that end a response, where a tokenizer has them.
       opens_user_turn: the system text stands at the start of the first user turn, which
         it leaves open: `system.footer` parts it from the user's text.
       trims: contents lose the white space around them.
@@ -61,7 +65,7 @@ class ChatFormat:
     user: Turn
     assistant: Turn
     stop: str
-    forged: tuple[str, ...]
+    other_stops: tuple[str, ...] = ()
     opens_user_turn: bool = False
     trims: bool = False
     template: str = ""
@@ -76,7 +80,7 @@ CHATML = ChatFormat(
     user=Turn("<|im_start|>user\n", "<|im_end|>\n"),
     assistant=Turn("<|im_start|>assistant\n", "<|im_end|>\n"),
     stop="<|im_end|>",
-    forged=("<|",),
+    other_stops=("<|endoftext|>",),
     template=(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -97,7 +101,7 @@ LLAMA3 = ChatFormat(
     user=Turn(_LLAMA3_HEADER.format(role="user"), "<|eot_id|>"),
     assistant=Turn(_LLAMA3_HEADER.format(role="assistant"), "<|eot_id|>"),
     stop="<|eot_id|>",
-    forged=("<|",),
+    other_stops=("<|end_of_text|>", "<|eom_id|>"),
     trims=True,
     template=(
         "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
@@ -120,7 +124,7 @@ GEMMA = ChatFormat(
     user=Turn("<start_of_turn>user\n", "<end_of_turn>\n"),
     assistant=Turn("<start_of_turn>model\n", "<end_of_turn>\n"),
     stop="<end_of_turn>",
-    forged=("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+    other_stops=("<eos>",),
     opens_user_turn=True,
     trims=True,
     template=(
@@ -138,7 +142,6 @@ MISTRAL = ChatFormat(
     user=Turn("[INST] ", "[/INST]"),
     assistant=Turn("", "</s>"),
     stop="</s>",
-    forged=("<s>", "</s>", "[INST]", "[/INST]", "[TOOL_", "[/TOOL_", "[AVAILABLE_", "[/AVAILABLE_"),
     opens_user_turn=True,
     template=(
         "<s>" + _OPEN_SYSTEM + "{% if m.role == 'user' %}[INST] {{ ns.lead }}{{ m.content }}"
@@ -154,6 +157,9 @@ CHAT_FORMATS = {each.name: each for each in (CHATML, LLAMA3, GEMMA, MISTRAL)}
 def find_format(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
     """The format of this name, or the one whose mark the tokenizer knows.
 
+    Where the tokenizer's own template refuses a system turn, the format that comes back puts
+    the system text at the start of the first user turn.
+
     Raises:
       ValueError: no such format, or the tokenizer lacks the format's special tokens.
     """
@@ -166,7 +172,7 @@ def find_format(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
                 f"The tokenizer knows none of the chat formats' tokens: {marks}; a model that was "
                 "tuned for conversation is needed."
             )
-        return known[0]
+        return _with_turns_of_template(known[0], tokenizer)
     if name not in CHAT_FORMATS:
         raise ValueError(
             f"No chat format is called {name!r}; known: {', '.join(sorted(CHAT_FORMATS))}."
@@ -176,36 +182,72 @@ def find_format(tokenizer: Tokenizer, name: str | None = None) -> ChatFormat:
         raise ValueError(
             f"The tokenizer does not know {' and '.join(missing)} of chat format {name!r}."
         )
-    return CHAT_FORMATS[name]
+    return _with_turns_of_template(CHAT_FORMATS[name], tokenizer)
+
+
+def _with_turns_of_template(chat_format: ChatFormat, tokenizer: Tokenizer) -> ChatFormat:
+    """The format, without a system turn where the tokenizer's template refuses one."""
+    if chat_format.opens_user_turn or not getattr(tokenizer, "chat_template", None):
+        return chat_format
+    turns = _conversation()
+    if _refusal(chat_format, tokenizer, turns) is None:
+        return chat_format
+    if _refusal(chat_format, tokenizer, _without_system(turns)) is not None:
+        return chat_format  # it refuses anything, which `check_template` reports
+    opening = chat_format.system.header.partition(chat_format.mark)[0]
+    system = Turn(opening + chat_format.user.header, "\n\n")
+    return dataclasses.replace(chat_format, system=system, opens_user_turn=True)
 
 
 class ChatEncoder:
-    """Turns contents into messages for one tokenizer and chat format."""
+    """Turns contents into messages for one tokenizer and chat format.
 
-    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat):
+    Attributes:
+      stop_id: the token that ends the assistant's turn.
+      stop_ids: all tokens that end a response, that one first.
+      delimiters: all text that stands around contents.
+      generation_prompt: ids of what stands before a response.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, end_ids: Sequence[int] = ()):
+        """An encoder of `tokenizer`; `end_ids` are what the model's files name as ends."""
         self.tokenizer = tokenizer
         self.format = chat_format
-        self.stop_id: int = tokenizer.get_vocab()[chat_format.stop]
+        vocabulary = tokenizer.get_vocab()
+        self.stop_id: int = vocabulary[chat_format.stop]
+        others = (vocabulary[token] for token in chat_format.other_stops if token in vocabulary)
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((self.stop_id, *others, *end_ids)))
+        self.delimiters = tuple(
+            text
+            for turn in (chat_format.system, chat_format.user, chat_format.assistant)
+            for text in (turn.header, turn.footer)
+        )
+        self._plain = PlainTextEncoder(tokenizer.backend_tokenizer, self.delimiters)
         footer = tuple(self.encode(chat_format.assistant.footer))
         self._after_stop = footer[footer.index(self.stop_id) + 1 :]
         self.generation_prompt: tuple[int, ...] = tuple(self.encode(chat_format.assistant.header))
 
     def encode(self, text: str) -> list[int]:
+        """Ids of text that may hold special tokens, as delimiters do."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of contents: special tokens inside are plain text."""
+        return self._plain.encode("", text, "")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def message(self, role: str, text: str, kind: Kind) -> Message:
-        """Tokenises `text` once, special tokens inside it disarmed."""
+        """Tokenises `text` once; special tokens inside it are plain text."""
         turn: Turn = getattr(self.format, role)
-        plain = self._disarm(text.strip() if self.format.trims else text)
-        ids = tuple(self.encode(turn.header + plain + turn.footer))
+        plain = text.strip() if self.format.trims else text
+        ids = tuple(self._plain.encode(turn.header, plain, turn.footer))
         continued = closing = None
         if self.format.opens_user_turn and role == "system":
             closing = tuple(self.encode(self.format.user.footer))
         elif self.format.opens_user_turn and role == "user":
-            continued = self._encode_behind(self.format.system.footer, plain + turn.footer)
+            continued = self._encode_behind(self.format.system.footer, plain, turn.footer)
         return Message(
             role=role, text=text, token_ids=ids, kind=kind, continued_ids=continued,
             closing_ids=closing,
@@ -215,24 +257,42 @@ class ChatEncoder:
         """Wraps sampled ids, keeping each of them.
 
         Args:
-          token_ids: what was sampled after `generation_prompt`; ends with the stop
-            token unless the length limit cut it, in which case one is appended.
+          token_ids: what was sampled after `generation_prompt`. Unless it ends with
+            `stop_id`, since the length limit cut it or it ended with another one of
+            `stop_ids`, what ends the turn is appended.
         """
         sampled = tuple(token_ids)
-        body = sampled[:-1] if sampled and sampled[-1] == self.stop_id else sampled
-        ids = (*self.generation_prompt, *body, self.stop_id, *self._after_stop)
+        body = sampled[:-1] if sampled and sampled[-1] in self.stop_ids else sampled
+        kept = sampled[:-1] if sampled[-1:] == (self.stop_id,) else sampled
+        ids = (*self.generation_prompt, *kept, self.stop_id, *self._after_stop)
         return Message(role="assistant", text=self.decode(body), token_ids=ids, kind=Kind.RESPONSE)
 
-    def _encode_behind(self, lead: str, text: str) -> tuple[int, ...]:
-        """Ids of `text` as they are behind `lead`: some tokenizers treat a start specially."""
-        before, whole = self.encode(lead), self.encode(lead + text)
-        return tuple(whole[len(before) :] if whole[: len(before)] == before else self.encode(text))
+    def _encode_behind(self, lead: str, contents: str, after: str) -> tuple[int, ...]:
+        """Ids of contents as they are behind `lead`: some tokenizers treat a start specially."""
+        before, whole = self.encode(lead), self._plain.encode(lead, contents, after)
+        if whole[: len(before)] != before:
+            return tuple(self._plain.encode("", contents, after))
+        return tuple(whole[len(before) :])
 
-    def _disarm(self, text: str) -> str:
-        """Keeps contents from forging delimiters such as `<|im_end|>`."""
-        for forged in self.format.forged:
-            text = text.replace(forged, f"{forged[0]} {forged[1:]}")
-        return text
+
+def check_vocabulary(chat: ChatEncoder, size: int) -> None:
+    """Stops where the delimiters of the chat format have ids that a model lacks.
+
+    Args:
+      chat: of the model's tokenizer.
+      size: how many tokens the model embeds.
+
+    Raises:
+      ValueError: they have; the sentence names them.
+    """
+    ids = {index for text in chat.delimiters for index in chat.encode(text)}
+    beyond = sorted(index for index in ids if index >= size)
+    if beyond:
+        names = ", ".join(f"{chat.decode([index])} ({index})" for index in beyond)
+        raise ValueError(
+            f"Chat format {chat.format.name!r} needs {names}, but the model embeds only {size} "
+            "tokens; its tokenizer belongs to another model."
+        )
 
 
 def check_template(chat: ChatEncoder) -> None:
@@ -241,12 +301,14 @@ def check_template(chat: ChatEncoder) -> None:
     A tokenizer without a template has nothing to compare with, and passes.
 
     Raises:
-      ValueError: they differ; the sentence shows where they part.
+      ValueError: they differ, and the sentence shows where they part; or the template
+        refuses a conversation with and without a system turn.
     """
     chat_format = chat.format
     if not chat.tokenizer.chat_template:
         return
-    system, first, reply, second = "Be brief.", "Who are you?", "A model.", "Thank you: go on!"
+    turns = _conversation()
+    system, first, reply, second = (turn["content"] for turn in turns)
     # What a template writes between an answer's header and its text, a model would sample.
     answer = chat.encode(" " + reply) if not chat_format.assistant.header else chat.encode(reply)
     context = Context(
@@ -258,20 +320,15 @@ def check_template(chat: ChatEncoder) -> None:
         )
     )
     ours = [*context.token_ids, *chat.generation_prompt]
-    conversation = [
-        {"role": "system", "content": system},
-        {"role": "user", "content": first},
-        {"role": "assistant", "content": reply},
-        {"role": "user", "content": second},
-    ]
-    if chat_format.template_moves_system:
-        conversation = conversation[1:]
-        conversation[0]["content"] = system + chat_format.system.footer + first
-    theirs = chat.tokenizer.apply_chat_template(
-        conversation, add_generation_prompt=True, tokenize=True, return_dict=False,
-        **chat_format.template_options,
-    )  # fmt: skip
-    theirs = list(theirs)
+    if chat_format.template_moves_system or _refusal(chat_format, chat.tokenizer, turns):
+        turns = _without_system(turns, chat_format.system.footer)
+    refusal = _refusal(chat_format, chat.tokenizer, turns)
+    if refusal is not None:
+        raise ValueError(
+            f"The tokenizer's own chat template refuses a conversation of user, assistant and "
+            f"user ({refusal}); take a model whose template writes one, or a template of another."
+        )
+    theirs = _rendered(chat_format, chat.tokenizer, turns)
     if ours == theirs:
         return
     pairs = zip(ours, theirs, strict=False)
@@ -282,3 +339,43 @@ def check_template(chat: ChatEncoder) -> None:
         f"{parting}: ours reads {shown[0]!r} there, the template's {shown[1]!r}; choose another "
         f"format ({', '.join(sorted(CHAT_FORMATS))}) or a model that was tuned for this one."
     )
+
+
+def _conversation() -> list[dict[str, str]]:
+    """What templates are tried and compared on."""
+    return [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who are you?"},
+        {"role": "assistant", "content": "A model."},
+        {"role": "user", "content": "Thank you: go on!"},
+    ]
+
+
+def _without_system(turns: list[dict[str, str]], joint: str = "\n\n") -> list[dict[str, str]]:
+    """The same, its system text at the start of the first user turn."""
+    system, first, *rest = turns
+    return [first | {"content": system["content"] + joint + first["content"]}, *rest]
+
+
+def _rendered(
+    chat_format: ChatFormat, tokenizer: Tokenizer, turns: list[dict[str, str]]
+) -> list[int]:
+    return list(
+        tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=False,
+            **chat_format.template_options,
+        )
+    )  # fmt: skip
+
+
+def _refusal(
+    chat_format: ChatFormat, tokenizer: Tokenizer, turns: list[dict[str, str]]
+) -> str | None:
+    """Why the tokenizer's template does not write a conversation; None where it does."""
+    try:
+        _rendered(chat_format, tokenizer, turns)
+    except ImportError:  # the template language is not installed
+        raise
+    except Exception as error:  # templates raise what they like, and run into errors of all kinds
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None

@@ -215,7 +215,7 @@ class ScriptBackend:
 
     def submit(self, slot: int, request: Generate) -> None:
         text = self._agents[slot].respond(request)
-        ids = (*self._chat.encode(text), self._chat.stop_id)[: request.max_tokens]
+        ids = (*self._chat.encode_plain(text), self._chat.stop_id)[: request.max_tokens]
         self._done.append((slot, Generated(ids, np.zeros(len(ids), np.float32))))
 
     def step(self) -> list[tuple[int, Generated]]:

@@ -9,8 +9,15 @@ import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from agemem_jax.protocol import chat_formats
-from agemem_jax.protocol.chat_formats import CHAT_FORMATS, ChatEncoder, check_template, find_format
+from agemem_jax.protocol.chat_formats import (
+    CHAT_FORMATS,
+    ChatEncoder,
+    check_template,
+    check_vocabulary,
+    find_format,
+)
 from agemem_jax.protocol.messages import Context, Kind
+from tests.small_models import tokenizer_of
 
 TEXT = ["Be brief. Who are you? A model. Thank you: go on! user assistant system model " * 3]
 SPECIAL = {
@@ -94,12 +101,59 @@ PUBLISHED = {
         "{{ '[INST] ' + m.content + '[/INST]' }}{% endif %}{% else %}"
         "{{ ' ' + m.content + '</s>' }}{% endif %}{% endfor %}"
     ),
+    "gemma": (  # Gemma 2: no system turn, and turns must alternate
+        "{{ '<bos>' }}{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{% for m in messages %}"
+        "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+        "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+        "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_formats_equal_what_published_templates_do(name):
     check_template(encoder(name, PUBLISHED[name]))
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('users only') }}{% endif %}"
+
+
+@pytest.mark.parametrize("name", CHAT_FORMATS)
+def test_a_template_that_refuses_a_system_turn_has_its_text_open_the_first_user_turn(name):
+    chat = encoder(
+        name, NO_SYSTEM + CHAT_FORMATS[name].template.replace(chat_formats._LLAMA3_DATES, "")
+    )
+    check_template(chat)
+    system = chat.message("system", "Be brief.", Kind.SYSTEM)
+    user = chat.message("user", "Who are you?", Kind.TASK_MESSAGE)
+    form = CHAT_FORMATS[name]
+    opening = "" if name in ("chatml", "llama3") else form.system.header.split(form.mark)[0]
+    opening = "<|begin_of_text|>" if name == "llama3" else opening
+    whole = f"{opening}{form.user.header}Be brief.\n\nWho are you?{form.user.footer}"
+    assert chat.decode(Context((system, user)).token_ids) == whole
+    # A filter removed the user's message: the turn that the system text opened is closed.
+    summary = chat.message("user", "A summary.", Kind.SUMMARY)
+    reply = chat.response([*chat.encode("A model."), chat.stop_id])
+    closed = chat.decode(Context((system, reply, summary)).token_ids)
+    assert closed.startswith(f"{opening}{form.user.header}Be brief.\n\n{form.user.footer}")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('never\nat all') }}", "never"),
+        ("{{ messages[0].content + 1 }}", "can only concatenate str"),
+        ("{{ messages[9].content }}", "messages.* has no element 9|no element 9"),
+        ("{% for m in messages %}", "Unexpected end of template"),
+    ],
+)
+def test_a_template_that_writes_no_conversation_is_refused_in_one_sentence(template, said):
+    with pytest.raises(ValueError, match=f"template refuses a conversation.*({said})") as error:
+        check_template(encoder("chatml", template))
+    assert "\n" not in str(error.value)
 
 
 def test_a_template_that_parts_from_the_format_is_refused_and_shown():
@@ -152,6 +206,37 @@ def test_a_response_keeps_every_sampled_id_and_ends_its_turn(name):
     start = len(chat.generation_prompt)
     assert list(whole.token_ids[start : start + len(sampled) + 1]) == [*sampled, chat.stop_id]
     assert whole.text.strip() == "A model."
+
+
+@pytest.mark.parametrize("name", CHAT_FORMATS)
+def test_a_response_that_ended_with_another_end_token_keeps_it_and_ends_its_turn(name):
+    plain = encoder(name)
+    other = plain.encode("user")[-1]
+    chat = ChatEncoder(plain.tokenizer, plain.format, [other, plain.stop_id])
+    assert chat.stop_ids[0] == chat.stop_id and set(chat.stop_ids) >= {chat.stop_id, other}
+    assert len(set(chat.stop_ids)) == len(chat.stop_ids)
+    body = chat.encode("A model.")
+    ended, usual = chat.response([*body, other]), chat.response([*body, chat.stop_id])
+    start = (*chat.generation_prompt, *body)
+    assert ended.token_ids == (*start, other, *usual.token_ids[len(start) :])
+    assert ended.text == usual.text == chat.decode(body)
+
+
+def test_the_other_end_tokens_of_a_family_end_responses_where_the_tokenizer_has_them():
+    for name, token in (("chatml", "<|endoftext|>"), ("llama3", "<|eom_id|>"), ("gemma", "<eos>")):
+        tokenizer = encoder(name).tokenizer
+        tokenizer.add_special_tokens({"additional_special_tokens": [token]})
+        chat = ChatEncoder(tokenizer, CHAT_FORMATS[name])
+        assert chat.stop_ids == (chat.stop_id, tokenizer.convert_tokens_to_ids(token))
+
+
+def test_delimiters_that_a_model_does_not_embed_are_refused_by_name():
+    chat = ChatEncoder(tokenizer_of("llama3"), CHAT_FORMATS["llama3"])
+    last = len(chat.tokenizer) - 1
+    assert chat.stop_id == last
+    check_vocabulary(chat, last + 1)
+    with pytest.raises(ValueError, match=rf"needs <\|eot_id\|> \({last}\).* only {last} tokens"):
+        check_vocabulary(chat, last)
 
 
 def test_a_format_that_the_tokenizer_does_not_know_is_refused():
