@@ -218,6 +218,7 @@ class MiniLMEmbedder:
         # The file's own settings pad every text to 128 tokens and cut it there.
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=min(MAX_TOKENS, config.max_position_embeddings))
+        tokenizer.encode_special_tokens = True  # a text may spell [SEP] and mean the letters
         self._tokenizer = tokenizer
 
     @classmethod

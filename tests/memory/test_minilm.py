@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors
 
 from agemem_jax.memory.embedders import make_embedder
-from agemem_jax.memory.minilm import EncoderConfig, params_from_tensors
+from agemem_jax.memory.minilm import EncoderConfig, MiniLMEmbedder, params_from_tensors
 from agemem_jax.models import weights_cache
 
 TEXTS = [
@@ -110,6 +112,20 @@ def test_weights_that_lack_a_tensor_or_have_another_shape_are_refused():
     wrong = tensors | {"embeddings.LayerNorm.bias": np.zeros(3, np.float32)}
     with pytest.raises(ValueError, match="embeddings_norm/bias the shape"):
         params_from_tensors(wrong, config)
+
+
+def test_a_text_that_spells_a_special_token_means_its_letters():
+    config, tensors = _tiny()
+    vocabulary = {token: i for i, token in enumerate(["[CLS]", "[SEP]", "[UNK]", "a", "sep"])}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]", "[UNK]"])
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    embedder = MiniLMEmbedder(params_from_tensors(tensors, config), tokenizer, config)
+    ids = embedder._tokenizer.encode("a [SEP] [CLS] [sep] a").ids
+    # "[", "]" and "SEP" are no words of this vocabulary.
+    assert ids == [0, 3, 2, 2, 2, 2, 2, 2, 2, 4, 2, 3][: config.max_position_embeddings - 1] + [1]
+    assert embedder.embed(["a [SEP] a"]).shape == (1, 4)
 
 
 def test_a_truncated_weight_file_or_a_foreign_config_is_refused(tmp_path):
