@@ -291,7 +291,7 @@ class Job:
         with use(self.rollout_mesh):
             return decoding.decode_chunk.lower(
                 self.model, *arguments, parts=len(engine.attend_lengths), chunk=engine.chunk,
-                idle_slots=engine.idle_slots, stop_id=0,
+                idle_slots=engine.idle_slots, stop_ids=(0,),
             )  # fmt: skip
 
     def _lower_score(self) -> jax.stages.Lowered:

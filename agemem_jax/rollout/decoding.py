@@ -124,7 +124,7 @@ def _invert(
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "parts", "chunk", "idle_slots", "stop_id"),
+    static_argnames=("config", "parts", "chunk", "idle_slots", "stop_ids"),
     donate_argnames=("cache", "state"),
 )
 def decode_chunk(
@@ -137,7 +137,7 @@ def decode_chunk(
     parts: int,
     chunk: int,
     idle_slots: int,
-    stop_id: int,
+    stop_ids: tuple[int, ...],
 ):
     """Samples up to `chunk` tokens in every active one of `slots`.
 
@@ -151,7 +151,7 @@ def decode_chunk(
       parts: how many parts of the cache the running slots reach into.
       chunk: the most tokens.
       idle_slots: as soon as so many have come to their end, the chunk ends.
-      stop_id: the token that ends a response.
+      stop_ids: the tokens that end a response.
 
     Returns:
       The cache, the state, and (tokens, log_probs, count): int32 and float32
@@ -184,11 +184,12 @@ def decode_chunk(
         log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
         advance = state.active.astype(jnp.int32)
         generated = state.generated + advance
+        stopped = jnp.any(sampled[:, None] == jnp.asarray(stop_ids, jnp.int32), axis=-1)
         state = state.replace(
             tokens=jnp.where(state.active, sampled, state.tokens),
             positions=state.positions + advance,
             generated=generated,
-            active=state.active & (sampled != stop_id) & (generated < state.limits),
+            active=state.active & ~stopped & (generated < state.limits),
         )
         return index + 1, cache, state, tokens, log_probs, count + advance
 

@@ -58,7 +58,7 @@ class Engine:
         self,
         config: EngineConfig,
         model: DecoderConfig,
-        stop_id: int,
+        stop_id: int | Sequence[int],
         decode: Callable[[Sequence[int]], str] | None = None,
         mesh: Mesh | None = None,
     ):
@@ -67,7 +67,7 @@ class Engine:
         Args:
           config: its shapes.
           model: of the decoder.
-          stop_id: the token that ends a response.
+          stop_id: the token that ends a response, or several of which each does.
           decode: text of tokens, needed for requests that stop at texts.
           mesh: of this process's rollouts; slots and their caches are split over it.
 
@@ -89,7 +89,7 @@ class Engine:
         self._decode = decode
         self.stats = EngineStats()
         self._trained_model = self._model = model
-        self._stop_id = stop_id
+        self._stop_ids = tuple(stop_id) if isinstance(stop_id, Sequence) else (int(stop_id),)
         self._weights: decoder.Weights | None = None
         self._waiting: dict[int, GenerationRequest] = {}
         self._running: dict[int, GenerationRequest] = {}
@@ -239,7 +239,7 @@ class Engine:
         self._cache, self._state, output = decoding.decode_chunk(
             self._model, self._weights, self._cache, self._state, slots,
             parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
-            idle_slots=self.config.idle_slots, stop_id=self._stop_id,
+            idle_slots=self.config.idle_slots, stop_ids=self._stop_ids,
         )  # fmt: skip
         places = {slot: slot if slots is None else row for row, slot in enumerate(running)}
         self._in_flight = _Chunk(places, rows, output)
@@ -259,7 +259,7 @@ class Engine:
             partial_tokens, partial_log_probs = self._partial[slot]
             partial_tokens.extend(tokens[row, : count[row]].tolist())
             partial_log_probs.extend(log_probs[row, : count[row]].tolist())
-            done = partial_tokens[-1] == self._stop_id
+            done = partial_tokens[-1] in self._stop_ids
             cut = self._cut_at_text(request, partial_tokens)
             if cut is not None:
                 del partial_tokens[cut:], partial_log_probs[cut:]

@@ -123,7 +123,7 @@ class GenerationRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What a request gave; ends with the stop token unless a limit or a text cut it.
+    """What a request gave; ends with a stop token unless a limit or a text cut it.
 
     `log_probs` are those of the distribution sampled from; at temperature 0, of the
     model's own distribution.

@@ -34,7 +34,7 @@ class Player:
     ):
         """A player whose slots and memories are split over `mesh`, that of rollouts."""
         self.chat = chat
-        self.engine = Engine(engine, model, chat.stop_id, chat.decode, mesh)
+        self.engine = Engine(engine, model, chat.stop_ids, chat.decode, mesh)
         split = None
         if mesh is not None:
             split = rules.activation_sharding(mesh, (engine.slots,), "batch")

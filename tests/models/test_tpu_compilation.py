@@ -74,7 +74,7 @@ def test_a_chunk_of_decoding_compiles_with_its_kernel(device, change):
 
     def chunk(weights, cache, state):
         return decoding.decode_chunk(
-            config, weights, cache, state, None, parts=1, chunk=CHUNK, idle_slots=2, stop_id=2
+            config, weights, cache, state, None, parts=1, chunk=CHUNK, idle_slots=2, stop_ids=(2,)
         )
 
     text = compiled(device, chunk, weights_of(config), cache, state)
