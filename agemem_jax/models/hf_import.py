@@ -7,6 +7,7 @@ model.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 import safetensors
+from absl import logging
 from jaxtyping import PyTree
 
 from agemem_jax.models.config import DecoderConfig
@@ -27,6 +29,8 @@ from agemem_jax.models.hf_names import Stored, stored_parameters
 _TEXT_PREFIXES = ("", "language_model.", "model.language_model.")
 _NOT_TEXT = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.",
              "model.multi_modal_projector.")  # fmt: skip
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+_HINTS = {_OUTPUT: " though config.json has tie_word_embeddings false"}
 _READERS = 4  # tensors read side by side: reading waits for the disk, converting for a core
 _ROWS = 64  # of a tensor that are read together
 _ALIGNMENT = 64  # bytes
@@ -72,6 +76,41 @@ def read_params(
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
         flat = dict(zip(order, pool.map(read, order), strict=True))
     return flax.traverse_util.unflatten_dict({path: flat[path] for path in stored}, sep="/")
+
+
+def untied_by_files(directory: str | os.PathLike, config: DecoderConfig) -> DecoderConfig:
+    """`config`, its output untied where the files hold another matrix than the embedding.
+
+    Some models say that they tie both and were saved with two; transformers then takes both
+    as they are, and so does this.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_params`.
+    """
+    if not config.tied_embeddings:
+        return config
+    found = _find_tensors(pathlib.Path(directory))
+    found = _check(found, stored_parameters(config), config, where=os.fspath(directory))
+    if _OUTPUT not in found or _equal(found[_OUTPUT], found[_EMBEDDING]):
+        return config
+    logging.warning(
+        "%s says tie_word_embeddings, but its lm_head.weight is another matrix than its "
+        "embedding; both are used, as transformers does.", os.fspath(directory),
+    )  # fmt: skip
+    return dataclasses.replace(config, tied_embeddings=False)
+
+
+def _equal(first: tuple[pathlib.Path, str], second: tuple[pathlib.Path, str]) -> bool:
+    """Whether two stored matrices hold the same numbers."""
+    if first == second:
+        return True
+    with _open(first[0]) as file, _open(second[0]) as other:
+        one, two = file.get_slice(first[1]), other.get_slice(second[1])
+        if one.get_shape() != two.get_shape():
+            return False
+        count = one.get_shape()[0]
+        blocks = (slice(row, min(row + _ROWS, count)) for row in range(0, count, _ROWS))
+        return all(np.array_equal(one[block], two[block]) for block in blocks)
 
 
 def from_state(state: Mapping[str, Any], config: DecoderConfig, *, where: str) -> PyTree:
@@ -134,7 +173,7 @@ def _check(
 ) -> dict[str, Any]:
     """Canonical tensor names to where they are; stops unless all fit and none is left over."""
     shapes = {name: part.shape for part in stored.values() for name in part.names}
-    ignored = {"lm_head.weight"} if config.tied_embeddings else set()
+    ignored = {_OUTPUT} if config.tied_embeddings else set()
     places, wrong, sizes = {}, [], {}
     for name, (shape, place) in found.items():
         known = [
@@ -149,7 +188,12 @@ def _check(
             places[known[0]], sizes[known[0]] = place, shape
         elif not name.startswith(_NOT_TEXT) and not name.endswith("rotary_emb.inv_freq"):
             wrong.append(f"{name} is unknown")
-    wrong = [f"{name} is missing" for name in shapes if name not in places] + wrong
+    if config.tied_embeddings and _EMBEDDING not in places and _OUTPUT in places:
+        # Which of two names that mean one matrix was written differs.
+        places[_EMBEDDING], sizes[_EMBEDDING] = places[_OUTPUT], sizes[_OUTPUT]
+    wrong = [
+        f"{name} is missing{_HINTS.get(name, '')}" for name in shapes if name not in places
+    ] + wrong
     wrong += [
         f"{name} has shape {sizes[name]} instead of {shape}"
         for name, shape in shapes.items()
