@@ -4,6 +4,7 @@ Quantised tensors are dequantised once, at loading. Tensor names, and in Llama's
 order of rotary dimensions, differ from ours; both are translated here and nowhere else.
 """
 
+import hashlib
 import os
 from typing import Any
 
@@ -38,7 +39,10 @@ _PRE_TOKENIZERS = {
     "qwen2": lambda: _by_words(_WORDS % ""),
     "llama-bpe": lambda: _by_words(_WORDS % "{1,3}"),
 }
-_SPECIAL_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
+_ADDED_TYPES = (gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED)
+_DIVISORS = "rope_freqs.weight"  # of the rotary frequencies
+_LLAMA3_POSITIONS = 8192  # before the stretch, of every model that Llama 3's rule stretches
+_END_FIELDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
@@ -46,17 +50,24 @@ def open_gguf(path: str | os.PathLike) -> gguf.GGUFReader:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a complete GGUF file.
+      ValueError: it is not a complete GGUF file, or one part of a model.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no GGUF file {path}.")
     try:
-        return gguf.GGUFReader(path)
+        reader = gguf.GGUFReader(path)
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise ValueError(
             f"{path} cannot be read as GGUF ({error}); it may be cut off, so fetch it again."
         ) from error
+    parts = _value(reader, "split.count", 1)
+    if parts > 1:
+        raise ValueError(
+            f"{path} is one of {parts} parts of a model; join them with llama.cpp's "
+            "`llama-gguf-split --merge` and name the whole file."
+        )
+    return reader
 
 
 def read_config(reader: gguf.GGUFReader) -> DecoderConfig:
@@ -95,13 +106,35 @@ def read_config(reader: gguf.GGUFReader) -> DecoderConfig:
         num_kv_heads=value("attention.head_count_kv", heads),
         head_dim=head_dim,
         ffn_width=value("feed_forward_length"),
-        rope=Rope(theta=value("rope.freq_base", 10_000.0)),
+        rope=_rope(reader, value("rope.freq_base", 10_000.0), head_dim),
         # Stored as float32: the shortest decimal that means the same number is what was written.
         rms_eps=float(str(np.float32(value("attention.layer_norm_rms_epsilon")))),
         tied_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
         max_positions=value("context_length"),
         **_ARCHITECTURES[architecture],
     )
+
+
+def _rope(reader: gguf.GGUFReader, theta: float, head_dim: int) -> Rope:
+    """RoPE, stretched as a tensor of divisors says: converters write down no more than that."""
+    tensor = next((each for each in reader.tensors if each.name == _DIVISORS), None)
+    if tensor is None:
+        return Rope(theta=theta)
+    divisors = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
+    if divisors.shape != (head_dim // 2,) or not np.all(np.isfinite(divisors) & (divisors > 0)):
+        raise ValueError(
+            f"The GGUF file's {_DIVISORS} has shape {divisors.shape} and values from "
+            f"{divisors.min(initial=np.inf)} on; it must hold a positive number for each of the "
+            f"{head_dim // 2} rotations of a head."
+        )
+    if np.all(divisors == 1.0):
+        return Rope(theta=theta)
+    table = Rope(theta=theta, scaling="table", divisors=tuple(divisors.tolist()))
+    factor = float(f"{divisors.max():.5g}")
+    rule = Rope(theta=theta, scaling="llama3", factor=factor, original_positions=_LLAMA3_POSITIONS)
+    found, ruled = table.frequencies(head_dim), rule.frequencies(head_dim)
+    # A rule can be exported to Hugging Face's format, a table cannot.
+    return rule if np.allclose(found, ruled, rtol=1e-5, atol=0.0) else table
 
 
 def read_params(
@@ -116,7 +149,7 @@ def read_params(
     architecture = _value(reader, "general.architecture")
     names = _gguf_names([part.names[0] for part in stored.values()], architecture, config)
     shapes = {names[part.names[0]]: part.shape for part in stored.values()}
-    found = {tensor.name: tensor for tensor in reader.tensors}
+    found = {tensor.name: tensor for tensor in reader.tensors if tensor.name != _DIVISORS}
     wrong = [f"{name} is missing" for name in shapes if name not in found]
     wrong += [f"{name} is unknown" for name in found if name not in shapes]
     for name, shape in shapes.items():
@@ -162,15 +195,36 @@ def read_tokenizer(reader: gguf.GGUFReader) -> tokenizers.Tokenizer:
     tokens = _value(reader, "tokenizer.ggml.tokens")
     merges = [tuple(pair.split(" ")) for pair in _value(reader, "tokenizer.ggml.merges")]
     vocab = {token: index for index, token in enumerate(tokens)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    # Llama 3 takes words that it knows whole, whether or not merges lead to them.
+    whole = cut == "llama-bpe"
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=whole))
     tokenizer.pre_tokenizer = _PRE_TOKENIZERS[cut]()
     tokenizer.decoder = decoders.ByteLevel()
     types = _value(reader, "tokenizer.ggml.token_type")
-    special = [t for t, kind in zip(tokens, types, strict=True) if kind in _SPECIAL_TYPES]
-    tokenizer.add_special_tokens(
-        [tokenizers.AddedToken(token, special=True, normalized=False) for token in special]
-    )
+    added = [
+        # What is no control token, such as <tool_call>, is part of what models write.
+        tokenizers.AddedToken(token, special=kind == gguf.TokenType.CONTROL, normalized=False)
+        for token, kind in zip(tokens, types, strict=True)
+        if kind in _ADDED_TYPES
+    ]
+    tokenizer.add_tokens(added)
     return tokenizer
+
+
+def tokenizer_digest(reader: gguf.GGUFReader) -> str:
+    """A hash of all that `read_tokenizer` reads, quick to compute."""
+    digest = hashlib.sha256()
+    for name, field in sorted(reader.fields.items()):
+        if name.startswith("tokenizer.ggml."):
+            size = sum(part.nbytes for part in field.parts)
+            digest.update(reader.data[field.offset : field.offset + size])
+    return digest.hexdigest()
+
+
+def read_end_ids(reader: gguf.GGUFReader) -> tuple[int, ...]:
+    """The tokens that end a text, as far as the file names them."""
+    found = (_value(reader, f"tokenizer.ggml.{name}", None) for name in _END_FIELDS)
+    return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
 def read_chat_template(reader: gguf.GGUFReader) -> str | None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-SCALINGS = ("default", "linear", "llama3", "yarn")
+SCALINGS = ("default", "linear", "llama3", "yarn", "table")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Rope:
       scaling: how a model was stretched to longer contexts: "default" is not at all;
         "linear" divides all frequencies by `factor`; "llama3" only those whose wavelength
         is long against `original_positions`, with a ramp between; "yarn" (arXiv
-        2309.00071) ramps over dimensions and sharpens attention.
+        2309.00071) ramps over dimensions and sharpens attention; "table" divides each
+        frequency by a number of its own.
       factor: of the stretch.
       original_positions: context length before the stretch (llama3, yarn).
       low_freq_factor, high_freq_factor: ends of llama3's ramp, as `original_positions`
@@ -30,6 +31,7 @@ class Rope:
       beta_slow, beta_fast: ends of yarn's ramp, in rotations over `original_positions`.
       truncate: round yarn's ramp to whole dimensions.
       attention_factor: what yarn multiplies queries and keys with.
+      divisors: of the frequencies, one for each pair of dimensions (table).
     """
 
     theta: float = 10_000.0
@@ -42,6 +44,7 @@ class Rope:
     beta_fast: float = 32.0
     truncate: bool = True
     attention_factor: float = 1.0
+    divisors: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.scaling not in SCALINGS:
@@ -50,6 +53,8 @@ class Rope:
             )
         if self.scaling in ("llama3", "yarn") and self.original_positions < 1:
             raise ValueError(f"rope.scaling {self.scaling!r} needs rope.original_positions.")
+        if (self.scaling == "table") != bool(self.divisors):
+            raise ValueError("rope.scaling 'table' needs rope.divisors, and nothing else has them.")
 
     def frequencies(self, head_dim: int) -> Float[np.ndarray, " half"]:
         """Radians per position for each pair of dimensions."""
@@ -61,6 +66,8 @@ class Rope:
             scaled = plain / self.factor
         elif self.scaling == "llama3":
             scaled = self._llama3(plain)
+        elif self.scaling == "table":
+            scaled = plain / np.asarray(self.divisors)
         else:
             scaled = self._yarn(plain, head_dim)
         return scaled.astype(np.float32)

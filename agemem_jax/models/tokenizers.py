@@ -14,6 +14,9 @@ from absl import logging
 
 from agemem_jax.models import gguf_import
 
+_VERSION = 1  # of what `gguf_import.read_tokenizer` makes of a file; a change makes all anew
+_CLOSING = "}\n"
+
 
 def from_file(path: str | os.PathLike) -> transformers.PreTrainedTokenizerFast:
     """Loads a tokenizer.json.
@@ -37,8 +40,9 @@ def from_gguf(
 ) -> transformers.PreTrainedTokenizerFast:
     """Loads the tokenizer that a GGUF file carries.
 
-    Reading one takes seconds, so the result is kept beside the file as
-    `<name>.tokenizer.json` where the folder can be written to.
+    Making one takes seconds, so the result is kept beside the file as
+    `<name>.tokenizer.json` where the folder can be written to, together with a hash of what
+    it was made from: it serves a file that says the same, and no other.
 
     Args:
       path: of the file.
@@ -49,12 +53,15 @@ def from_gguf(
       ValueError: it cannot be read, or carries a tokenizer of an unknown kind.
     """
     path = pathlib.Path(path)
+    reader = reader or gguf_import.open_gguf(path)
     kept = path.with_name(f"{path.name}.tokenizer.json")
-    if kept.is_file() and path.is_file() and kept.stat().st_mtime_ns >= path.stat().st_mtime_ns:
-        return from_file(kept)
-    tokenizer = gguf_import.read_tokenizer(reader or gguf_import.open_gguf(path))
+    opening = _opening(gguf_import.tokenizer_digest(reader))
+    tokenizer = _read_kept(kept, opening)
+    if tokenizer is not None:
+        return _wrap(tokenizer)
+    tokenizer = gguf_import.read_tokenizer(reader)
     try:
-        _write(tokenizer, kept)
+        _write(opening + tokenizer.to_str() + _CLOSING, kept)
     except OSError as error:
         logging.info("The tokenizer is not kept beside %s: %s", path, error)
     return _wrap(tokenizer)
@@ -74,6 +81,23 @@ def from_directory(path: str | os.PathLike) -> transformers.PreTrainedTokenizerF
     )
 
 
+def _opening(digest: str) -> str:
+    return f'{{"version": {_VERSION}, "made_from": "{digest}", "tokenizer": '
+
+
+def _read_kept(path: pathlib.Path, opening: str) -> tokenizers.Tokenizer | None:
+    """What `from_gguf` kept under this opening, or None."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.startswith(opening) and text.endswith(_CLOSING):
+            return tokenizers.Tokenizer.from_str(text[len(opening) : -len(_CLOSING)])
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # the library raises the bare class; the file is made anew
+        logging.info("%s cannot be read: %s", path, error)
+    return None
+
+
 def _wrap(tokenizer: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFast:
     # Clean-up would change spaces before punctuation: decoded text must be what was encoded.
     return transformers.PreTrainedTokenizerFast(
@@ -81,12 +105,12 @@ def _wrap(tokenizer: tokenizers.Tokenizer) -> transformers.PreTrainedTokenizerFa
     )
 
 
-def _write(tokenizer: tokenizers.Tokenizer, path: pathlib.Path) -> None:
+def _write(text: str, path: pathlib.Path) -> None:
     """Writes whole or not at all: another process may be loading the same file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    os.close(handle)
     try:
-        tokenizer.save(temporary)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
