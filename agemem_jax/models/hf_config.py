@@ -18,6 +18,7 @@ import transformers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.rope import SCALINGS, Rope
 
+_SCALINGS = tuple(each for each in SCALINGS if each != "table")  # which config.json cannot say
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
@@ -100,17 +101,59 @@ def load_values(directory: str | os.PathLike) -> Any:
     path = pathlib.Path(directory) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}; a model directory holds one.")
-    try:
-        model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as a JSON object ({error}).") from error
+    model_type = _read_json(path).get("model_type")
     if model_type not in FAMILIES and model_type not in _WITH_TEXT_PART:
         raise ValueError(
             f"{path} has model_type {model_type!r}; the decoder reads "
             f"{', '.join((*FAMILIES, *_WITH_TEXT_PART))}."
         )
     with _quiet_transformers():
-        return transformers.AutoConfig.from_pretrained(directory).get_text_config()
+        values = transformers.AutoConfig.from_pretrained(directory)
+    text = values.get_text_config()
+    if text is not values:  # the output belongs to the model around the text part
+        text.tie_word_embeddings = values.tie_word_embeddings
+    return text
+
+
+def is_around_text_part(directory: str | os.PathLike) -> bool:
+    """Whether a directory holds a model that reads images as well, around its text model."""
+    try:
+        return _read_json(pathlib.Path(directory) / "config.json")["model_type"] in _WITH_TEXT_PART
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        return False
+
+
+def end_tokens(directory: str | os.PathLike) -> dict[str, tuple[int, ...]]:
+    """Tokens that end a text, by the file that names them; often there are several.
+
+    Raises:
+      FileNotFoundError: there is no config.json.
+      ValueError: a file is not a JSON object.
+    """
+    folder, found = pathlib.Path(directory), {}
+    values = _read_json(folder / "config.json")
+    if "eos_token_id" not in values:
+        values = values.get("text_config") or {}
+    found["config.json"] = _tokens(values.get("eos_token_id"))
+    if (folder / "generation_config.json").is_file():
+        values = _read_json(folder / "generation_config.json")
+        found["generation_config.json"] = _tokens(values.get("eos_token_id"))
+    return found
+
+
+def _tokens(value: Any) -> tuple[int, ...]:
+    listed = value if isinstance(value, list) else [value]
+    return tuple(each for each in listed if isinstance(each, int) and each >= 0)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a JSON object ({error}).") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} cannot be read as a JSON object; it holds {values!r:.40}.")
+    return values
 
 
 def from_values(values: Any, *, where: str) -> DecoderConfig:
@@ -166,10 +209,10 @@ def _layer_types(values: Any) -> list[str]:
 
 def _rope(values: dict[str, Any], config: Any, where: str) -> Rope:
     kind = values.get("rope_type", "default")
-    if kind not in SCALINGS or values.get("partial_rotary_factor", 1.0) != 1.0:
+    if kind not in _SCALINGS or values.get("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(
             f"{where} has RoPE of type {kind!r} on {values.get('partial_rotary_factor', 1.0)} of "
-            f"a head; the decoder reads {', '.join(SCALINGS)} on all of it."
+            f"a head; the decoder reads {', '.join(_SCALINGS)} on all of it."
         )
     original = values.get("original_max_position_embeddings")
     original = original or config.max_position_embeddings
@@ -297,6 +340,11 @@ def _equal(first: DecoderConfig, second: DecoderConfig) -> bool:
 
 
 def _rope_values(rope: Rope, config: DecoderConfig) -> dict[str, Any]:
+    if rope.scaling == "table":
+        raise ValueError(
+            "No model type of Hugging Face describes this decoder: its rotary frequencies are a "
+            "table that follows none of their rules; export the adapter of a LoRA run instead."
+        )
     values: dict[str, Any] = {"rope_type": rope.scaling, "rope_theta": rope.theta}
     if rope.scaling != "default":
         values["factor"] = rope.factor

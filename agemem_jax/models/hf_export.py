@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -23,7 +23,7 @@ import safetensors.numpy
 import transformers
 from jaxtyping import PyTree
 
-from agemem_jax.models import hf_config
+from agemem_jax.models import hf_config, hub
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.hf_names import lora_module, stored_parameters
 
@@ -38,6 +38,7 @@ def export_model(
     tokenizer: transformers.PreTrainedTokenizerFast,
     *,
     stop_id: int,
+    end_ids: Sequence[int] = (),
     dtype: str = "bfloat16",
     max_shard_size: int | str = "5GB",
 ) -> None:
@@ -49,6 +50,7 @@ def export_model(
       params: base parameters, LoRA merged (`decoder.merge_lora`).
       tokenizer: of the backbone, its `chat_template` set.
       stop_id: the token that ends an assistant's turn.
+      end_ids: further tokens that end a response.
       dtype: of the written weights: a key of `DTYPES`.
       max_shard_size: of one file, in bytes or as text such as "5GB".
 
@@ -68,6 +70,8 @@ def export_model(
         _write_json(folder / "config.json", values)
         _write_weights(folder, config, params, DTYPES[dtype], max_shard_size)
         _with_roles(tokenizer, stop_id).save_pretrained(folder)
+        ends = list(dict.fromkeys((stop_id, *end_ids)))
+        tokens["eos_token_id"] = ends if len(ends) > 1 else stop_id
         transformers.GenerationConfig(do_sample=True, temperature=1.0, **tokens).save_pretrained(
             folder
         )
@@ -90,6 +94,9 @@ def export_adapter(
 ) -> None:
     """Writes LoRA matrices as a PEFT adapter, in float32.
 
+    Where the base model's files are here and hold a text model inside one that reads images,
+    the adapter is for that whole model, as transformers loads it from them.
+
     Args:
       directory: is made; it must not hold anything yet.
       config: of the decoder, `lora_rank` at least 1.
@@ -101,9 +108,13 @@ def export_adapter(
     """
     flat = flax.traverse_util.flatten_dict(lora, sep="/")
     modules = sorted({path.rpartition("/")[0] for path in flat})
+    inside = "language_model." if _is_around_text_part(base_model) else ""
+    targets: list[str] | str = sorted({path.split("/")[-1] for path in modules})
+    if inside:  # what reads images has modules of the same names
+        targets = rf".*\.language_model\..*\.({'|'.join(targets)})"
     tensors = {}
     for path in modules:
-        name = f"base_model.model.{lora_module(path)}"
+        name = f"base_model.model.{lora_module(path, inside=inside)}"
         for ours, theirs in (("a", "lora_A"), ("b", "lora_B")):
             matrix = np.asarray(jax.device_get(flat[f"{path}/{ours}"]), np.float32)
             tensors[f"{name}.{theirs}.weight"] = np.ascontiguousarray(matrix.T)
@@ -114,7 +125,7 @@ def export_adapter(
         "r": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": sorted({path.split("/")[-1] for path in modules}),
+        "target_modules": targets,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -122,6 +133,13 @@ def export_adapter(
     with _made_whole(directory) as folder:
         _write_json(folder / "adapter_config.json", values)
         safetensors.numpy.save_file(tensors, folder / "adapter_model.safetensors", _METADATA)
+
+
+def _is_around_text_part(base_model: str) -> bool:
+    if not os.path.isdir(base_model) and hub.is_repository(base_model):
+        config = hub.cached_file(base_model, "config.json")
+        return config is not None and hf_config.is_around_text_part(config.parent)
+    return hf_config.is_around_text_part(base_model)
 
 
 def _write_weights(folder, config, params, dtype, max_shard_size) -> None:

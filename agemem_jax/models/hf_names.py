@@ -49,11 +49,14 @@ def stored_parameters(config: DecoderConfig) -> dict[str, Stored]:
     return stored
 
 
-def lora_module(path: str) -> str:
-    """The Hugging Face module that a LoRA pair at our `path` ("layer_0/mlp/up_proj") adds to."""
+def lora_module(path: str, *, inside: str = "") -> str:
+    """The Hugging Face module that a LoRA pair at our `path` ("layer_0/mlp/up_proj") adds to.
+
+    `inside` is the part of a larger model that is the text model, such as "language_model.".
+    """
     layer, block, projection = path.split("/")
     block = {"attention": "self_attn", "mlp": "mlp"}[block]
-    return f"model.layers.{layer.removeprefix('layer_')}.{block}.{projection}"
+    return f"model.{inside}layers.{layer.removeprefix('layer_')}.{block}.{projection}"
 
 
 def _layer(config: DecoderConfig, index: int) -> dict[str, Stored]:

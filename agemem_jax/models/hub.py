@@ -53,13 +53,19 @@ def download(
 
 def cached(repository: str) -> pathlib.Path | None:
     """The folder of a model that was fetched whole, or None."""
-    config = huggingface_hub.try_to_load_from_cache(repository, "config.json")
-    if not isinstance(config, str):
+    config = cached_file(repository, "config.json")
+    if config is None:
         return None
-    folder = pathlib.Path(config).parent
+    folder = config.parent
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
         names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     whole = all((folder / name).is_file() for name in {*names, "tokenizer.json"})
     return folder if whole else None
+
+
+def cached_file(repository: str, name: str) -> pathlib.Path | None:
+    """One file of a model, or None where it was not fetched."""
+    found = huggingface_hub.try_to_load_from_cache(repository, name)
+    return pathlib.Path(found) if isinstance(found, str) else None
