@@ -78,7 +78,9 @@ def test_a_full_run_of_tiny_exports_too_and_nothing_is_written_over(config_file,
     run_main(export.main, *flags)
     exported = loading.load_backbone(str(tmp_path / "out"), key=None)
     assert exported.tokenizer.chat_template
-    assert (tmp_path / "out" / "generation_config.json").is_file()
+    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    ends = [exported.tokenizer.convert_ids_to_tokens(i) for i in generation["eos_token_id"]]
+    assert ends == ["<|im_end|>", "<|endoftext|>"]
     with pytest.raises(FileExistsError, match="exists already"):
         run_main(export.main, *flags)
     with pytest.raises(ValueError, match="--adapter needs a run with model.lora_rank"):

@@ -53,7 +53,8 @@ class _Parser(flags.ArgumentParser):
         module.__file__ = str(path)
         sys.modules[_MODULE] = module  # where dataclasses look up what their annotations name
         try:
-            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+            # What the user names is a program of theirs, to be run.
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
             config = module.get_config(*argument)
         except Exception as error:  # whatever the user's file does
             raise OSError(f"--config={text}: {_sentence(error, path)}") from error

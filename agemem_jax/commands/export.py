@@ -48,7 +48,8 @@ def main(argv):
         tokenizer.chat_template = tokenizer.chat_template or chat.format.template
         hf_export.export_model(
             _OUTPUT.value, backbone.config, params, tokenizer,
-            stop_id=chat.stop_id, dtype=_DTYPE.value, max_shard_size=_SHARD.value,
+            stop_id=chat.stop_id, end_ids=chat.stop_ids, dtype=_DTYPE.value,
+            max_shard_size=_SHARD.value,
         )  # fmt: skip
     logging.info("Wrote %s", _OUTPUT.value)
 

@@ -1,21 +1,22 @@
 """Puts a backbone together: configuration, parameters and tokenizer.
 
-A backbone is named by its registered name, by a local directory, or by a repository id of
-the Hugging Face hub; what comes out does not tell which.
+A backbone is named by its registered name, by a local directory or GGUF file, or by a
+repository id of the Hugging Face hub; what comes out does not tell which.
 """
 
 import dataclasses
 import functools
 import importlib.resources
-import json
 import os
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import transformers
+from absl import logging
 from jaxtyping import Array, Key, PyTree
 
 from agemem_jax.models import (
@@ -33,6 +34,7 @@ from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import arrays
 
 INITS = ("pretrained", "random")
+_PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")  # of a GGUF model in several files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Backbone:
       params: base parameters; None where it was only opened.
       tokenizer: see `protocol.chat_formats.Tokenizer`.
       read_params: reads or draws the base parameters; nothing here holds what it gives.
+      end_ids: tokens that end a text, as far as the model's files name them.
     """
 
     name: str
@@ -52,18 +55,24 @@ class Backbone:
     params: PyTree | None
     tokenizer: transformers.PreTrainedTokenizerFast
     read_params: Callable[[], PyTree]
+    end_ids: tuple[int, ...] = ()
 
 
 def check_name(name: str) -> None:
-    """Refuses what is neither registered, nor a directory, nor like a repository id.
+    """Refuses what is neither registered, nor a directory or GGUF file, nor like a repository id.
 
     Raises:
       ValueError: in one sentence.
     """
-    if name not in BACKBONES and not os.path.isdir(name) and not hub.is_repository(name):
+    if name in BACKBONES or os.path.isdir(name):
+        return
+    if _names_gguf(name):
+        if not os.path.isfile(name):
+            raise ValueError(f"backbone is {name!r}, but there is no such GGUF file.")
+    elif not hub.is_repository(name):
         raise ValueError(
-            f"backbone is {name!r}, which is neither a directory nor a repository id "
-            f"(owner/name) nor registered: {', '.join(BACKBONES)}."
+            f"backbone is {name!r}, which is neither a directory nor a GGUF file nor a repository "
+            f"id (owner/name) nor registered: {', '.join(BACKBONES)}."
         )
 
 
@@ -95,7 +104,7 @@ def open_backbone(
 
     Args:
       name: a key of `BACKBONES`, a directory with config.json and *.safetensors or with one
-        *.gguf, or a repository id.
+        *.gguf, the path of a *.gguf, or a repository id.
       init: "pretrained" for the published or warmed-up parameters, "random" for new ones.
       key: what random parameters are drawn with.
       param_dtype: of the parameters, "float32" or "bfloat16".
@@ -113,12 +122,14 @@ def open_backbone(
     pretrained = init == "pretrained"
     spec = BACKBONES.get(name)
     if spec is not None and spec.repository is None:
-        config, read_params, tokenizer = _shipped(name, spec.shape)
+        config, read_params, tokenizer, end_ids = _shipped(name, spec.shape)
     else:
-        folder = _locate(name)
-        files = sorted(folder.glob("*.gguf"))
-        read = _read_gguf if files else _read_hugging_face
-        config, read_params, tokenizer = read(files[0] if files else folder, param_dtype)
+        files = _choose_format(_locate(name))
+        if files.is_dir():
+            read = _read_hugging_face(files, param_dtype, pretrained=pretrained)
+        else:
+            read = _read_gguf(files, param_dtype)
+        config, read_params, tokenizer, end_ids = read
     config = dataclasses.replace(config, **changes)
     shardings = None if place is None else place(config)
     if pretrained:
@@ -126,24 +137,51 @@ def open_backbone(
     else:
         draw = jax.jit(functools.partial(decoder.init_params, config), out_shardings=shardings)
         read = functools.partial(draw, key)
-    return Backbone(name, config, None, tokenizer, read)
+    return Backbone(name, config, None, tokenizer, read, end_ids)
 
 
 def _locate(name: str) -> pathlib.Path:
-    """The folder that holds a model's files."""
+    """The folder that holds a model's files, or its only file."""
     spec = BACKBONES.get(name)
     if spec is None:
-        return pathlib.Path(name) if os.path.isdir(name) else hub.download(name)
+        here = os.path.isdir(name) or _names_gguf(name)
+        return pathlib.Path(name) if here else hub.download(name)
     if spec.weight_set is not None:
         return weights_cache.find_or_explain(spec.weight_set)
     return hub.download(spec.repository)
+
+
+def _names_gguf(name: str) -> bool:
+    return name.lower().endswith(".gguf")
+
+
+def _choose_format(path: pathlib.Path) -> pathlib.Path:
+    """A folder in Hugging Face's format, or the GGUF file that is meant.
+
+    Raises:
+      ValueError: a folder holds several GGUF files.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.gguf"))
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+        if files:
+            logging.info("Reading the safetensors of %s, not %s.", path, files[0].name)
+        return path
+    if len({_PART.sub("", file.name) for file in files}) > 1:
+        raise ValueError(
+            f"{path} holds several GGUF files ({', '.join(file.name for file in files)}); name "
+            f"one as the backbone, such as {files[0]}."
+        )
+    return files[0] if files else path
 
 
 def _placed(params: PyTree, shardings: PyTree | None) -> PyTree:
     return params if shardings is None else arrays.place(params, shardings)
 
 
-# Each gives the configuration, a function from shardings to parameters, and the tokenizer.
+# Each gives the configuration, a function from shardings to parameters, the tokenizer, and the
+# tokens that end a text.
 
 
 def _shipped(name: str, config: DecoderConfig):
@@ -159,7 +197,7 @@ def _shipped(name: str, config: DecoderConfig):
         params = weight_files.load_params(path, decoder.abstract_params(config))
         return _placed(params, shardings)
 
-    return config, read_params, tokenizers.from_file(folder / "tokenizer.json")
+    return config, read_params, tokenizers.from_file(folder / "tokenizer.json"), ()
 
 
 def _read_gguf(path: pathlib.Path, dtype: str):
@@ -171,34 +209,38 @@ def _read_gguf(path: pathlib.Path, dtype: str):
     def read_params(shardings: PyTree | None) -> PyTree:
         return _placed(gguf_import.read_params(reader, config, dtype=dtype), shardings)
 
-    return config, read_params, tokenizer
+    return config, read_params, tokenizer, gguf_import.read_end_ids(reader)
 
 
-def _read_hugging_face(folder: pathlib.Path, dtype: str):
+def _read_hugging_face(folder: pathlib.Path, dtype: str, *, pretrained: bool):
     config = hf_config.read_config(folder)
     tokenizer = tokenizers.from_directory(folder)
     _check_tokenizer(folder, config, tokenizer)
+    if pretrained:
+        config = hf_import.untied_by_files(folder, config)
 
     def read_params(shardings: PyTree | None) -> PyTree:
         return hf_import.read_params(folder, config, shardings=shardings, dtype=jnp.dtype(dtype))
 
-    return config, read_params, tokenizer
+    ends = dict.fromkeys(id for ids in hf_config.end_tokens(folder).values() for id in ids)
+    return config, read_params, tokenizer, tuple(id for id in ends if id < config.vocab_size)
 
 
 def _check_tokenizer(folder: pathlib.Path, config: DecoderConfig, tokenizer) -> None:
-    """Stops where the tokenizer gives ids that the model lacks, or ends turns by others."""
-    largest = max(tokenizer.get_vocab().values())
+    """Stops where text gives ids that the model lacks, or texts end by what is no special token.
+
+    Special tokens may lie beyond what the model embeds, as those that stand for images do
+    where a model reads none: no contents give their ids.
+    """
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    largest = max(token for token in tokenizer.get_vocab().values() if token not in special)
     if largest >= config.vocab_size:
         raise ValueError(
             f"The tokenizer in {folder} has token ids up to {largest}, but the model embeds only "
             f"{config.vocab_size}; they do not belong together."
         )
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    ends = values.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    if ends and not special.issuperset(ends):
-        wrong = [end for end in ends if end not in special]
+    wrong = [end for end in hf_config.end_tokens(folder)["config.json"] if end not in special]
+    if wrong:
         raise ValueError(
             f"{folder / 'config.json'} ends texts by token {wrong[0]}, which is not a special "
             "token of the tokenizer beside it; they do not belong together."

@@ -17,7 +17,12 @@ from agemem_jax.models import attention, weights_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone, open_backbone
 from agemem_jax.parallel import processes
-from agemem_jax.protocol.chat_formats import ChatEncoder, check_template, find_format
+from agemem_jax.protocol.chat_formats import (
+    ChatEncoder,
+    check_template,
+    check_vocabulary,
+    find_format,
+)
 from agemem_jax.rewards.judges import Judge, OfflineJudge
 from agemem_jax.rewards.llm_judge import LLMJudge
 from agemem_jax.rollout.player import Player
@@ -82,11 +87,11 @@ def build_chat(config: RunConfig, backbone: Backbone) -> ChatEncoder:
     """The chat format of the policy, compared with its tokenizer's own template.
 
     Raises:
-      ValueError: the tokenizer does not know the format, or its template is another.
+      ValueError: tokenizer or model do not know the format, or the template is another.
     """
-    chat = ChatEncoder(
-        backbone.tokenizer, find_format(backbone.tokenizer, config.model.chat_format)
-    )
+    chat_format = find_format(backbone.tokenizer, config.model.chat_format)
+    chat = ChatEncoder(backbone.tokenizer, chat_format, backbone.end_ids)
+    check_vocabulary(chat, backbone.config.vocab_size)
     check_template(chat)
     return chat
 
