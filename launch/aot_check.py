@@ -27,14 +27,15 @@ from absl import app, flags
 from rich import box
 from rich import table as rich_table
 
-from agemem_jax.commands import cli, config_flag
+from agemem_jax.commands import cli
+from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.planning import ahead_of_time
 from agemem_jax.planning.advice import START, advise
 from agemem_jax.planning.chips import Topology
 from agemem_jax.planning.footprint import Footprint, Memory, TooLarge, at_start, measure
 from agemem_jax.training import run_config
 
-_CONFIG = config_flag.define(default="qwen2.5_7b_hotpotqa")
+flags.set_default(CONFIG, "qwen2.5_7b_hotpotqa")
 _BACKBONE = flags.DEFINE_string("backbone", None, "Short for --config.backbone.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chip, and how many along each dimension.")
 _FUNCTIONS = flags.DEFINE_list("functions", list(ahead_of_time.FUNCTIONS), "Which ones to compile.")
@@ -49,7 +50,7 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     jax.config.update("jax_enable_compilation_cache", False)  # only a device could read it
     topology = Topology.parse(_TOPOLOGY.value)
-    config = _CONFIG.value
+    config = CONFIG.value
     if _BACKBONE.value is not None:
         config.backbone = _BACKBONE.value
     config.judge.kind = "offline"  # nobody is asked

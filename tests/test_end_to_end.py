@@ -73,6 +73,9 @@ def command(binary, *arguments):
 def run_main(main, *arguments):
     """Calls a binary's `main` as absl would."""
     command_line, known = ["binary", *arguments], set(flags.FLAGS)
+    for name in known:  # what an earlier call was given
+        if flags.FLAGS[name].present:
+            flags.FLAGS[name].unparse()
     with mock.patch.object(sys, "argv", command_line):  # where overrides of a config are looked up
         rest = flags.FLAGS(command_line)
     for override in set(flags.FLAGS) - known:  # defined by the parse; the next one wants to do so

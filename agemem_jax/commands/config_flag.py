@@ -1,4 +1,7 @@
-"""The flag --config: a configuration by its file, or by name if it comes with the package."""
+"""The flag --config of the programs that have one, in `CONFIG`.
+
+It takes a configuration by its file, or by name if it comes with the package.
+"""
 
 import difflib
 import pathlib
@@ -12,20 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from agemem_jax import configs
 
-flags.disclaim_key_flags()
 _MODULE = "agemem_run_config"  # the name of the module that a file becomes
-
-
-def define(default: str | None = None) -> flags.FlagHolder[ConfigDict]:
-    """Defines --config for the calling program; --config.OPTION=VALUE overrides an option."""
-    holder = config_flags.DEFINE_config_file(
-        "config", None,
-        f"Configuration: a file with get_config(), or one of {', '.join(configs.FILES)}. "
-        "--config.OPTION=VALUE changes one of its options.",
-    )  # fmt: skip
-    flags.FLAGS["config"].parser = _Parser()
-    flags.set_default(holder, default)
-    return holder
 
 
 def find(name: str) -> pathlib.Path:
@@ -101,3 +91,11 @@ def _sentence(error: Exception, path: pathlib.Path) -> str:
     text = str(error.args[0] if error.args else error)
     text = re.sub(r" Other fields present: .*", "", text, flags=re.DOTALL)  # all of the config
     return f"{kind}{text.removeprefix("'")}{where}"
+
+
+CONFIG: flags.FlagHolder[ConfigDict] = config_flags.DEFINE_config_file(
+    "config", None,
+    f"Configuration: a file with get_config(), or one of {', '.join(configs.FILES)}. "
+    "--config.OPTION=VALUE changes one of its options.",
+)  # fmt: skip
+flags.FLAGS["config"].parser = _Parser()

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 import rich
 from absl import app, flags, logging
 
-from agemem_jax.commands import cli, config_flag
+from agemem_jax.commands import cli
+from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator, find_methods
@@ -33,7 +34,6 @@ from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.run_config import RunConfig
 
-_CONFIG = config_flag.define()
 _METHODS = flags.DEFINE_list(
     "methods", None, "Methods to compare, in this order; default: all that there are weights for, "
     f"of {', '.join(METHODS)}.",
@@ -77,7 +77,7 @@ def main(argv):
 def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
     """What to evaluate, and whether there is a training run."""
     recorded = run_record.read(workdir)
-    given = None if _CONFIG.value is None else run_config.build(_CONFIG.value)
+    given = None if CONFIG.value is None else run_config.build(CONFIG.value)
     if recorded is None and given is None:
         raise ValueError(
             f"{workdir / 'config.json'} does not exist; --workdir must name the directory of a "

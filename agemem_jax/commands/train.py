@@ -13,14 +13,15 @@ Several processes run one job: docs/launching.md.
 import jax
 from absl import app, flags, logging
 
-from agemem_jax.commands import cli, config_flag
+from agemem_jax import configs
+from agemem_jax.commands import cli
+from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.trainer import train
 
-_CONFIG = config_flag.define()
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes, which Slurm, Cloud TPU or Kubernetes started."
 )
@@ -30,17 +31,20 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.", 0)
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_timeout", 60, "Seconds of silence after which a process counts as dead.", 1
 )
-flags.mark_flag_as_required("config")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
+    if CONFIG.value is None:
+        raise app.UsageError(
+            f"--config is missing; it names a file, or one of {', '.join(configs.FILES)}."
+        )
     given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
         processes.initialize(*given, heartbeat_timeout=_HEARTBEAT.value)
-    config = run_config.build(_CONFIG.value)
+    config = run_config.build(CONFIG.value)
     interruption = Interruption()
     with cli.stoppable(interruption):
         if jax.default_backend() == "tpu":

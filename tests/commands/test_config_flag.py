@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from agemem_jax import configs
-from agemem_jax.commands import train  # defines the flag
+from agemem_jax.commands import config_flag, train  # noqa: F401  # the flags
 from agemem_jax.configs import quickstart, tiny_warmup
 
 OWN = """
@@ -23,9 +23,11 @@ def parse(*arguments):
     """The configuration of such a command line."""
     command_line, known = ["program", "--workdir=x", *arguments], set(flags.FLAGS)
     try:
-        with mock.patch.object(train.sys, "argv", command_line):  # where overrides are looked up
+        with mock.patch.object(
+            config_flag.sys, "argv", command_line
+        ):  # where overrides are looked up
             flags.FLAGS(command_line)
-        return train._CONFIG.value
+        return config_flag.CONFIG.value
     finally:
         for override in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, override)
