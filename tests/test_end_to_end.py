@@ -209,6 +209,26 @@ def test_a_killed_run_ends_with_the_same_parameters(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("seconds", [4, 8, 14])
+def test_sigterm_is_heard_within_seconds_while_programs_compile(config_file, tmp_path, seconds):
+    """Set-up, compilation of prefill and decode, and that of updates, with nothing cached."""
+    arguments = (f"--config={config_file}", f"--workdir={tmp_path / 'run'}")
+    cold = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    with (tmp_path / "stderr.txt").open("w") as stderr:
+        process = subprocess.Popen(
+            command("train.py", *arguments), stderr=stderr, env={**os.environ, **cold}
+        )
+    time.sleep(seconds)
+    process.terminate()
+    asked = time.monotonic()
+    status = process.wait(timeout=120)
+    told = (tmp_path / "stderr.txt").read_text()
+    # Before our handler is there, SIGTERM ends Python in its own way.
+    assert status in (EXIT_STATUS, -signal.SIGTERM), told
+    assert time.monotonic() - asked < 30, told
+    assert "Traceback" not in told
+
+
 def test_a_job_of_two_processes_survives_the_death_of_one(config_file, tmp_path):
     """The launcher starts both again, and the end is that of a run in peace."""
     arguments = ("--kills=1", "--longest=30", f"--workdir={tmp_path}", "--heartbeat_timeout=10")
