@@ -51,7 +51,7 @@ def banner(
         "engine": f"{config.engine.weights} weights, {config.engine.slots} slots of "
         f"{config.engine.max_length} tokens",
         "tasks": f"{config.tasks.name}: {train_tasks:,} to train on, up to "
-        f"{config.tasks.eval_size:,} of {config.tasks.eval_split} to evaluate on",
+        f"{config.tasks.eval_size:,} of {config.tasks.held_out_split} to evaluate on",
         "judge": _judge(config),
         "phases": "; ".join(_phase(config, phase) for phase in phases) or "none",
         "workdir": f"{os.fspath(workdir)} (metrics.jsonl, tensorboard)",
