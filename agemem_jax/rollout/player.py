@@ -61,6 +61,7 @@ class Player:
         """
         played = self.rules(episode)
         self.engine.load(weights, played.shared_prefix)
+        del weights  # of which the engine may have made itself another copy
         backend = PolicyBackend(self.engine, temperature)
         try:
             return run_episodes(rollouts, played, self.store, backend, check)

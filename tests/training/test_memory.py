@@ -1,5 +1,6 @@
 """What of a run lives in memory: at the start, at a resume, and in between."""
 
+import dataclasses
 import gc
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from agemem_jax.evaluation.evaluate import Evaluator
+from agemem_jax.rollout import player
 from agemem_jax.training import learner, train_state
 from agemem_jax.training.interruption import Interrupted
 from agemem_jax.training.train_state import OptimizerConfig
@@ -131,6 +133,20 @@ def test_an_evaluation_holds_the_weights_that_it_plays_with_and_no_others(
         watch.look()
     assert nbytes(weights) == params
     assert params <= watch.peak - before <= 1.1 * params
+
+
+def test_an_engine_with_weights_of_its_own_is_alone_with_them(backbone, tmp_path, monkeypatch):
+    """Of a policy that it has stacked, the copy that was read is let go of."""
+    config = small_config(backbone)
+    engine = dataclasses.replace(config.engine, weights="stacked")
+    config = dataclasses.replace(config, engine=engine)
+    params, _ = save(config, tmp_path)
+    evaluator, found = Evaluator(config, tmp_path), []
+    gc.collect()
+    before = live_bytes()
+    monkeypatch.setattr(player, "run_episodes", lambda *_: found.append(live_bytes() - before))
+    evaluator._player.play(evaluator.weights(True), [], config.episode, 1.0)
+    assert params <= found[0] <= 1.2 * params  # the cache is the rest
 
 
 def test_parameters_in_bfloat16_are_let_go_of_one_by_one(tiny_decoder_config):
