@@ -57,7 +57,8 @@ def results(four_heads, folder):
 
     "two of one device" are processes that sample from a policy of which each holds a half.
 
-    "eight, then N" is a run that was interrupted on eight devices and taken up on N.
+    "eight, then N" is a run that was interrupted on eight devices and taken up on N, "two
+    processes, then one" likewise.
     """
     common = {"model": str(four_heads)}
     meshes = [*MESHES, None]
@@ -82,6 +83,13 @@ def results(four_heads, folder):
         taken_up = {"workdir": str(workdir), "output": str(workdir), "meshes": [mesh]}
         finish(start(devices, common | taken_up))
         names[f"eight, then {devices}"] = f"c{devices}-0"
+    # Interrupted in two processes, which shared its tasks, and taken up by one that plays all.
+    shared = alone | {"workdir": str(folder / "e"), "output": str(folder / "e"), "stop_at": 2}
+    shared |= {"coordinator": f"127.0.0.1:{free_port()}"}
+    finish(*(start(1, common | shared | {"index": index}) for index in range(2)))
+    taken_up = {"workdir": str(folder / "e"), "output": str(folder / "e"), "meshes": [None]}
+    finish(start(1, common | taken_up))
+    names["two processes, then one"] = "e-0"
     return {
         name: (
             json.loads((folder / f"{file}.json").read_text()),
@@ -96,6 +104,7 @@ def results(four_heads, folder):
     [
         *map(str, MESHES), *(f"{mesh}, layers in a loop" for mesh in LOOPED), "two",
         "two of one device", "eight, then 2", "eight, then 1",
+        "two processes, then one",
     ],
 )  # fmt: skip
 def test_losses_and_parameters_are_those_of_one_device(results, name):
