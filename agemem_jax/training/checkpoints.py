@@ -7,6 +7,7 @@ is noticed before it is trained on.
 """
 
 import contextlib
+import gc
 import os
 import re
 from typing import Any
@@ -195,11 +196,12 @@ class Checkpoints:
             try:
                 restored = self._load(info, template, iterator)
             except DamagedCheckpoint as error:
-                logging.error("%s Trying the one before it.", error)
+                logging.error("%s Trying the one before it.", str(error))
                 damaged.append(info)
-                continue
-            self._damaged = damaged
-            return restored
+            else:
+                self._damaged = damaged
+                return restored
+            gc.collect()  # what a failed read has read is held by its own traceback
         if not infos:
             return None
         raise ValueError(

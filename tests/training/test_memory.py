@@ -15,6 +15,7 @@ from agemem_jax.training.train_state import OptimizerConfig
 from agemem_jax.training.trainer import Trainer
 from tests import small_models
 from tests.training.small_job import PeakOfLiveBytes, StopAt, live_bytes, small_config
+from tests.training.test_checkpoints import truncate
 
 # Master weights, Adam's two averages and a reference, and a little for all that is small.
 MOST = 4.2
@@ -81,11 +82,12 @@ def test_a_run_never_holds_more_than_its_training_state(backbone, tmp_path):
     assert peak - before <= MOST * params
 
 
-def save(config, workdir):
-    """A run that has saved before its first step; returns bytes of its trained and frozen part."""
+def save(config, workdir, step=0):
+    """A run that has saved what it starts with; returns bytes of its trained and frozen part."""
     trainer = Trainer(config, workdir)
     state, _ = trainer.restore()
-    trainer.checkpoints.save(0, state, trainer.iterator, {"ended": {}, "iteration": 0, "step": 0})
+    position = {"ended": {}, "iteration": step, "step": step}
+    trainer.checkpoints.save(step, state, trainer.iterator, position)
     trainer.checkpoints.close()
     return nbytes(state.trainable), nbytes(state.frozen)
 
@@ -117,6 +119,25 @@ def test_lora_holds_its_base_once(backbone, tmp_path):
         watch.look()
     assert nbytes(state.frozen) == base
     assert watch.peak - before <= 1.1 * base + MOST * lora
+
+
+@pytest.mark.parametrize("part", ["trainable", "training"])
+def test_what_was_read_of_a_damaged_checkpoint_is_gone_before_the_next_is_read(
+    backbone, tmp_path, part
+):
+    config = small_config(backbone)
+    params, _ = save(config, tmp_path)
+    save(config, tmp_path, step=1)
+    (tmp_path / "checkpoints" / "manifests" / "steps-1.json").unlink()  # or none of it is read
+    truncate(tmp_path / "checkpoints" / "steps" / "1" / part)
+    gc.collect()
+    before = live_bytes()
+    with PeakOfLiveBytes() as watch:
+        state, position = Trainer(config, tmp_path).restore()
+        watch.look()
+    assert position.step == 0
+    assert nbytes(state.trainable) == params
+    assert watch.peak - before <= MOST * params
 
 
 @pytest.mark.parametrize("trained", [True, False])
