@@ -23,8 +23,14 @@ one_iteration=(
   --config.evaluation.bootstrap_samples=100
 )
 
+# What one of them has compiled, the others find there.
+export JAX_COMPILATION_CACHE_DIR="${scratch}/compiled"
+
 of_clone() { python "experiments/$1.py" "${@:2}"; }
-of_wheel() { env -i HOME="${scratch}/home" PATH="${PATH}" "agemem-${1%_weights}" "${@:2}"; }
+of_wheel() {
+  env -i HOME="${scratch}/home" PATH="${PATH}" JAX_PLATFORMS="${JAX_PLATFORMS}" \
+    JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR}" "agemem-${1%_weights}" "${@:2}"
+}
 
 # run_all PROGRAM CONFIGURATION WORKDIR: where PROGRAM is one of the two above.
 run_all() {
@@ -46,9 +52,8 @@ run_all() {
 }
 
 # Programs define flags of the same names, so each is imported by a process of its own.
-for program in experiments/*.py launch/*.py; do
-  python -c 'import runpy, sys; runpy.run_path(sys.argv[1])' "${program}"
-done
+printf '%s\0' experiments/*.py launch/*.py |
+  xargs -0 -n 1 -P 2 python -c 'import runpy, sys; runpy.run_path(sys.argv[1])'
 python - <<'END'
 import importlib
 import pkgutil

@@ -26,7 +26,7 @@ from agemem_jax.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = """
-from agemem_jax.configs import tiny
+from experiments.configs import tiny  # as files written for a clone do
 
 def get_config():
     config = tiny.get_config()
