@@ -8,9 +8,7 @@ In a job of several processes each one plays, rewards and packs its own share of
 iteration's tasks, on its own devices; they meet to agree on shapes, and in the update.
 """
 
-import dataclasses
 import os
-import threading
 import time
 from typing import Any
 
@@ -40,22 +38,9 @@ from agemem_jax.training.learner import Learner, Outcome
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.position import Position
 from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.saver import Saver
 from agemem_jax.training.summary import summarise, with_judge_counts
 from agemem_jax.training.throughput import Stopwatch
-
-
-@dataclasses.dataclass(frozen=True)
-class _At:
-    """A data iterator that stands still."""
-
-    state: dict[str, int]
-
-    def get_state(self) -> dict[str, int]:
-        return self.state
-
-
-def _is_deleted(state: train_state.TrainState) -> bool:
-    return any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def train(
@@ -138,9 +123,7 @@ class Trainer:
         )
         self.metrics = MetricsWriter(self.workdir, enabled=processes.is_primary())
         self.position = Position()
-        self._saved_step = -1
-        self._save_lock = threading.Lock()
-        self._resumable: tuple | None = None  # state, position and data as of one moment
+        self.saver = Saver(self.checkpoints, self.iterator, self._data)
         self.state: train_state.TrainState | None = None
         self._started = time.monotonic()
         self._steps_at_start = 0
@@ -160,9 +143,9 @@ class Trainer:
         self.metrics.forget_after(self.position.step)
         processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
-        self._mark_resumable()
+        self.saver.mark(self.state, self.position)
         alone = self._processes == 1
-        self.interruption.begin(self._rescue, patience=10.0 if alone else 60.0)
+        self.interruption.begin(self.saver.rescue, patience=10.0 if alone else 60.0)
         try:
             while (phase := self.position.phase(self.phases)) is not None:
                 logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
@@ -172,8 +155,8 @@ class Trainer:
                     self._run_grpo(phase)
                 self._close_phase(phase)
         except Interrupted:
-            if self._saved_step != self.position.step:
-                self._save(phase_end=None)
+            if self.saver.step != self.position.step:
+                self.saver.save(self.state, self.position)
             raise
         finally:
             self.metrics.close()
@@ -186,7 +169,7 @@ class Trainer:
                 meshes={"training": self.mesh, "rollouts": self._rollout_mesh},
                 train_tasks=self._train_tasks, workdir=self.workdir,
                 checkpoints=self.checkpoints.directory,
-                step=None if self._saved_step < 0 else self._saved_step,
+                step=None if self.saver.step < 0 else self.saver.step,
             )  # fmt: skip
             logging.info("%s", text)
 
@@ -370,7 +353,7 @@ class Trainer:
                     "data that it had, or take another --workdir."
                 )
             self.position = Position.from_record(position, self.phases)
-            self._saved_step = self.position.step
+            self.saver.step = self.position.step
             logging.info("Continuing at step %d", self.position.step)
         return self.state, self.position
 
@@ -388,7 +371,7 @@ class Trainer:
         self.metrics.write(step, values, timing)
         if processes.is_primary():
             self._show_progress(phase, values, timing)
-        self._mark_resumable()
+        self.saver.mark(self.state, self.position)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
 
@@ -407,56 +390,18 @@ class Trainer:
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""
         self.position = self.position.close(phase)
-        self._resumable = None  # what is made anew is not held besides
+        self.saver.forget()  # what is made anew is not held besides
         if phase.name == curriculum.WARMUP and len(self.phases) > 1:
             self.state = train_state.restart(
                 self.backbone.config, self.state, self.config.rl_optimizer, **self._state_options()
             )  # fmt: skip
-        self._mark_resumable()
-        self._save(phase_end=phase.name)
-
-    def _save(self, phase_end: str | None, *, wait: bool = True) -> None:
-        with self._save_lock:
-            self.checkpoints.save(
-                self.position.step, self.state, self.iterator,
-                {**self.position.to_record(), "data": self._data}, phase_end=phase_end, wait=wait,
-            )  # fmt: skip
-            self._saved_step = self.position.step
-
-    def _mark_resumable(self) -> None:
-        """What the run can be continued from, should it end before the next iteration does."""
-        self._resumable = (self.state, self.position, self.iterator.get_state())
-
-    def _rescue(self) -> bool:
-        """Saves the last finished iteration while the main thread is busy with the next one.
-
-        An update that begins meanwhile takes the memory of what is read here: then this is tried
-        again behind it. Several processes can save together only, so there nothing is saved.
-        """
-        if not self._save_lock.acquire(blocking=False):
-            return False  # it is saving: soon it hears by itself
-        resumable = self._resumable
-        if resumable is None or _is_deleted(resumable[0]):  # given to an update
-            self._save_lock.release()
-            return False
-        state, position, data = resumable
-        if self._processes > 1 or self._saved_step == position.step:
-            return True
-        try:
-            self.checkpoints.save(
-                position.step, state, _At(data), {**position.to_record(), "data": self._data}
-            )
-        except SaveFailed as error:
-            if _is_deleted(state):  # an update began meanwhile
-                self._save_lock.release()
-                return False
-            logging.error("%s", error)
-        return True  # the lock stays taken: the process ends behind this
+        self.saver.mark(self.state, self.position)
+        self.saver.save(self.state, self.position, phase.name)
 
     def _save_on_the_way(self) -> None:
         """A failure costs work only if the run ends before the next checkpoint."""
         try:
-            self._save(phase_end=None, wait=False)
+            self.saver.save(self.state, self.position, wait=False)
         except SaveFailed as error:
             self.faults.count("failed_saves", error)
 
