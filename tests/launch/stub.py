@@ -27,7 +27,9 @@ def main(arguments):
     if action in signals:
         signal.signal(signal.SIGTERM, signals[action])
     told = {"arguments": arguments, "port": os.environ.get("JAX_COORDINATOR_PORT")}
-    (workdir / f"{process}.{start}").write_text(json.dumps(told))
+    unfinished = workdir / f"unfinished.{process}"  # tests read what is there while this is written
+    unfinished.write_text(json.dumps(told))
+    unfinished.rename(workdir / f"{process}.{start}")
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action in signals:

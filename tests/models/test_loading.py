@@ -74,7 +74,7 @@ def test_unknown_names_are_refused_beside_the_known_ones():
 
 def test_weights_that_were_not_fetched_are_explained(tmp_path, monkeypatch):
     monkeypatch.setenv("AGEMEM_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="fetch_weights.py --names=smollm2-135m"):
+    with pytest.raises(FileNotFoundError, match="agemem-fetch --names=smollm2-135m"):
         loading.load_backbone("smollm2-135m", key=KEY)
 
 

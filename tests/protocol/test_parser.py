@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agemem_jax.protocol.parser import InvalidCall, ParsedResponse, parse
@@ -190,7 +190,7 @@ some_text = any_text.map(str.strip).filter(bool)
 labels = st.dictionaries(any_text, any_text | st.booleans() | st.lists(any_text, max_size=2))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(
     any_text.filter(lambda t: "</think>" not in t),
     st.lists(
