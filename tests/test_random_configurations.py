@@ -1,7 +1,9 @@
 """A thousand random configurations: each works, or is refused in one sentence.
 
-AGEMEM_CONFIGURATIONS=all takes all of them (10 minutes and more), as was done with these seeds;
-otherwise each kind has a share that suits everyday tests.
+Seeds 0 to 999 are built up to their first batch of tasks: 558 are refused and 442 work, some of
+them only where MiniLM was fetched. Seeds 0 to 49 are typed as command lines as well, on a fresh
+folder and on that of a finished run; AGEMEM_CONFIGURATIONS=all takes all fifty, a quarter of an
+hour, and everyday tests take four.
 """
 
 import collections
@@ -22,7 +24,7 @@ from tests import random_configurations
 
 ROOT = pathlib.Path(__file__).parent.parent
 ALL = os.environ.get("AGEMEM_CONFIGURATIONS") == "all"
-BUILT = range(1000 if ALL else 150)
+BUILT = range(1000)
 TYPED = range(50) if ALL else (0, 3, 7, 12)
 PATIENCE = 60.0  # seconds; an hour would be a hang
 
@@ -62,9 +64,7 @@ def test_random_configurations_build_or_are_refused_in_one_sentence(tmp_path, mo
         assert "\n" not in told and len(told) < 600, (seed, changes, told)
         kinds["refused" if told else "built"] += 1
         shutil.rmtree(tmp_path / str(seed), ignore_errors=True)
-    assert kinds["built"] > len(BUILT) / 4 and kinds["refused"] > len(BUILT) / 4, kinds
-    if ALL:
-        assert kinds == EXPECTED
+    assert abs(kinds["refused"] - 558) < 20 and kinds.total() == len(BUILT), kinds
 
 
 CONFIG = """
