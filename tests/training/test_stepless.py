@@ -12,6 +12,7 @@ import pytest
 
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.metrics import measure
+from agemem_jax.evaluation.records import Record
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models import decoder, loading, tokenizers
@@ -113,10 +114,11 @@ def test_an_evaluation_measures_and_reports_them(played, tmp_path):
     none = measure(played[2:], rewards[2:], [0.0] * 2, samples=20)
     assert (none.tn.mean, none.tn.low, none.tn.high) == (0.0, 0.0, 0.0)
     results = {"some": all_of_them, "none": none}
-    reports.write_results(tmp_path, results, {})
+    shown = reports.render_trajectories(list(zip(played, rewards, strict=True)))
+    records = [Record(each, each, {}, results[each], trajectories=shown) for each in results]
+    reports.write_results(tmp_path, records)
     assert "NaN" not in (tmp_path / "evaluation.json").read_text()
-    assert json.loads((tmp_path / "evaluation.json").read_text())["results"]["none"]["tasks"] == 2
+    written = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert [row["tasks"] for row in written] == [4, 2]
     assert len(reports.render_tables(results, "title")) == 2
-    pairs = list(zip(played, rewards, strict=True))
-    reports.write_trajectories(tmp_path / "trajectories.md", {"some": pairs})
     assert played[2].task.query in (tmp_path / "trajectories.md").read_text()
