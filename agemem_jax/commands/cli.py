@@ -4,11 +4,14 @@
 package's version; both need no other flag.
 """
 
+import atexit
 import contextlib
 import ctypes
 import inspect
+import os
 import pathlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -56,7 +59,28 @@ def run(main: Callable[[list[str]], None]) -> None:
     elif asked & _VERSION:
         print(f"agemem_jax {agemem_jax.__version__}")
     else:
-        app.run(guarded, flags_parser=_parse)
+        try:
+            app.run(guarded, flags_parser=_parse)
+        except SystemExit as ended:
+            leave(ended.code)
+
+
+def leave(code: int | str | None) -> None:
+    """Ends the process like `sys.exit`, but without taking the interpreter down first.
+
+    It does what `multiprocessing` does at the end of its processes. Before version 3.14, Python
+    takes itself down while other threads go on, and ends a thread that asks for its lock; where
+    that thread is inside of a C++ library, as JAX is, the whole process aborts (CPython's
+    gh-87135), and a run that has done everything ends with status 134.
+    """
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _help(program) -> str:

@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import sys
 
 import pytest
 
@@ -19,6 +20,7 @@ COMMANDS = dict(
 
 def start(monkeypatch, *arguments, name="agemem-train"):
     monkeypatch.setattr("sys.argv", [f"/somewhere/bin/{name}", *arguments])
+    monkeypatch.setattr(cli, "leave", sys.exit)
     module, function = COMMANDS[name].split(":")
     getattr(importlib.import_module(module), function)()
 

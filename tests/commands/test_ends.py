@@ -49,6 +49,31 @@ def test_a_bug_keeps_its_traceback(tmp_path):
     assert done.returncode == 1 and "Traceback" in done.stderr
 
 
+def test_threads_that_are_busy_in_a_library_do_not_abort_the_end(tmp_path):
+    code = (
+        "import atexit, threading, time, jax\n"
+        "atexit.register(print, 'cleaned up')\n"
+        "def spin():\n"
+        "    x = jax.numpy.ones(100_000)\n"
+        "    while True:\n"
+        "        x = (x + 1).block_until_ready()\n"
+        "for _ in range(4):\n"
+        "    threading.Thread(target=spin, daemon=True).start()\n"
+        "threading.Thread(target=lambda: (time.sleep(2), print('waited for'))).start()\n"
+        "time.sleep(1)"
+    )
+    done = run(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "waited for\ncleaned up\n"
+
+
+@pytest.mark.parametrize("code, status", [("", 0), ("None", 0), ("75", 75), ("'Why.'", 1)])
+def test_the_status_is_that_of_sys_exit(tmp_path, code, status):
+    done = run(f"import sys; sys.exit({code})", tmp_path)
+    assert done.returncode == status
+    assert done.stderr == ("Why.\n" if status == 1 else "")
+
+
 def test_a_request_to_stop_while_setting_up_is_a_sentence(tmp_path):
     code = (
         "import os, signal, time\n"
