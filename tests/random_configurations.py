@@ -30,7 +30,7 @@ _NAMES = {
     "tasks.validation_file": ["b.json", "b/c.json"],
     "model.init": ["random", "pretrained"],
     "model.chat_format": ["chatml", "llama3", "gemma", "mistral"],
-    "model.attention": ["auto", "plain", "cpp", "pallas"],
+    "model.backend": ["auto", "plain", "cpu", "tpu"],
     "memory.embedder": ["hashed_ngrams", "minilm"],
     "episode.prompt_style": ["full", "compact"],
     "judge.kind": ["offline", "llm"],

@@ -6,7 +6,6 @@ package's version; both need no other flag.
 
 import atexit
 import contextlib
-import ctypes
 import inspect
 import os
 import pathlib
@@ -20,10 +19,9 @@ from absl import app, flags, logging
 import agemem_jax
 from agemem_jax.commands import out_of_memory
 from agemem_jax.models import weights_cache
+from agemem_jax.models.backends.cpu import keep_freed_memory
 from agemem_jax.training.interruption import Interrupted, Interruption
 
-# Of mallopt(3): no mappings of their own for large blocks, nothing ever given back, one arena.
-_MALLOC_OPTIONS = {-4: 0, -1: -1, -8: 1}
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "-h", "-?"}
 _VERSION = {"--version", "-version"}
 
@@ -102,21 +100,6 @@ def keep_compiled_programs() -> None:
         folder = weights_cache.cache_directory() / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def keep_freed_memory() -> None:
-    """The C library keeps what arrays free for the next ones, as far as it is the GNU one.
-
-    Memory fresh from the system is cleared page by page when it is first touched, which
-    costs more than the arithmetic of many an array; XLA asks anew at every call. Call this
-    before JAX is used: threads that have allocated keep arenas of their own.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    for option, value in _MALLOC_OPTIONS.items():
-        set_option(option, value)
 
 
 def _is_worth_showing(record) -> bool:

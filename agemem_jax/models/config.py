@@ -6,7 +6,7 @@ from agemem_jax.models.rope import Rope
 
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("silu", "gelu_tanh")
-ATTENTIONS = ("auto", "plain", "cpp", "pallas", "pallas_interpreted")
+BACKENDS = ("auto", "plain", "cpu", "tpu", "tpu_interpreted")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -44,10 +44,9 @@ class DecoderConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices while training.
       compute_dtype: "float32" or "bfloat16"; parameters stay as they are.
       remat: recompute layers in the backward pass instead of keeping activations.
-      attention: "plain" JAX; "cpp", which has C++ kernels of CPUs that decode and train, and
-        is plain where there is none; or the "pallas" kernels of TPUs. "auto" takes what suits
-        the default device: on a CPU "cpp", if there is a C++ compiler. "pallas_interpreted"
-        runs the kernels of TPUs anywhere, slowly.
+      backend: how it runs on a device (see `models/backends`): "plain", as XLA compiles it
+        for any; "cpu" or "tpu", with the kernels of that kind of device; "auto" takes what
+        suits the default one. "tpu_interpreted" runs the kernels of TPUs anywhere, slowly.
       stacked: whether parameters are as `stacking.py` orders them, for rollouts on CPU.
     """
 
@@ -84,7 +83,7 @@ class DecoderConfig:
     lora_dropout: float = 0.0
     compute_dtype: str = "float32"
     remat: bool = False
-    attention: str = "auto"
+    backend: str = "auto"
     stacked: bool = False
 
     def __post_init__(self):
@@ -108,7 +107,7 @@ class DecoderConfig:
         for name, known in (
             ("compute_dtype", DTYPES),
             ("activation", ACTIVATIONS),
-            ("attention", ATTENTIONS),
+            ("backend", BACKENDS),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from agemem_jax.models import layer_loop
+from agemem_jax.models import backends, layer_loop
 from agemem_jax.models.attention import Packing
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.kv_cache import Cache, init_cache
-from agemem_jax.models.layers import RMSNorm, times_transposed
+from agemem_jax.models.layers import RMSNorm
 from agemem_jax.models.transformer import Decoder, Layer, look_up
 
 
@@ -230,7 +230,8 @@ def unembed(
     name = "embedding" if config.tied_embeddings else "output"
     table = weights.params[name].astype(hidden.dtype)
     if config.stacked:
-        logits = times_transposed(hidden, table, preferred_element_type=jnp.float32)
+        times = backends.get(config.backend).times_transposed
+        logits = times(hidden, table, preferred_element_type=jnp.float32)
     else:
         logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
     if weights.scales is not None and name in weights.scales:

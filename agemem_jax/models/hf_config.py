@@ -311,7 +311,7 @@ def to_values(config: DecoderConfig, **tokens: Any) -> dict[str, Any]:
     made = transformers.AutoConfig.for_model(model_type, **values, **tokens)
     plain = {
         "lora_rank": 0, "lora_alpha": 16.0, "lora_dropout": 0.0, "compute_dtype": "float32",
-        "remat": False, "attention": "auto", "lora_targets": DecoderConfig.lora_targets,
+        "remat": False, "backend": "auto", "lora_targets": DecoderConfig.lora_targets,
     }  # fmt: skip
     again = from_values(made, where="the translated configuration")
     if not _equal(again, dataclasses.replace(config, **plain)):

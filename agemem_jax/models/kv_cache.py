@@ -1,7 +1,7 @@
 """Keys and values of what slots have read, by layer and by part.
 
 Values lie as [slot, kv_head, length, head_dim]. Keys lie as plain products read them fastest,
-[slot, kv_head, head_dim, length], or as kernels do, like values (see `attention.transposes_keys`).
+[slot, kv_head, head_dim, length], or as kernels do, like values (see `Plain.transposes_keys`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.attention import transposes_keys
+from agemem_jax.models import backends
 from agemem_jax.models.config import DecoderConfig
 
 Parts = tuple[Array, ...]
@@ -49,7 +49,7 @@ def init_cache(
     starts = (0, *cuts)
     lengths = [end - start for start, end in zip(starts, ends, strict=True)]
     heads, dim, layers = config.num_kv_heads, config.head_dim, range(config.num_layers)
-    transposed = transposes_keys(config.attention)
+    transposed = backends.get(config.backend).transposes_keys
 
     def empty(*shape):
         return jnp.zeros((slots, heads, *shape), dtype)
@@ -69,10 +69,11 @@ def write(
     keys: Float[Array, "slot token kv_head head_dim"],
     values: Float[Array, "slot token kv_head head_dim"],
     positions: Int[Array, "slot token"],
-    implementation: str,
+    *,
+    transposed: bool,
 ) -> tuple[Parts, Parts]:
     """A layer's parts with new tokens at `positions`; what lies past the end is dropped."""
-    transposed, every = transposes_keys(implementation), slice(None)
+    every = slice(None)
     if positions.size == 1:
         # XLA turns the scatter of a single token into an update that copies the whole cache
         # at every step. A second one, past the end, keeps it a scatter in place.

@@ -8,16 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from agemem_jax.models.attention import (
-    Scoring,
-    attend_cache,
-    attend_packed,
-    choose_implementation,
-)
+from agemem_jax.models import backends
+from agemem_jax.models.attention import Scoring
+from agemem_jax.models.backends.plain import Plain
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.experts import MixtureOfExperts
 from agemem_jax.models.kv_cache import Cache, write
-from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled, times, times_transposed
+from agemem_jax.models.layers import ACTIVATE, RMSNorm, scaled
 from agemem_jax.models.rope import rotate
 from agemem_jax.parallel import collectives, rules
 
@@ -39,7 +36,8 @@ class Projection(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
         kernel = self.param("kernel", init, shape, jnp.float32).astype(dtype)
         kernel = rules.gather(kernel, axes)
-        product = times_transposed if config.stacked else times
+        backend = backends.get(config.backend)
+        product = backend.times_transposed if config.stacked else backend.times
         y = scaled(self, "kernel", product(x, kernel))
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
@@ -80,8 +78,8 @@ class Attention(nn.Module):
         window = config.window(self.index)
         rope = config.local_rope if window and config.local_rope else config.rope
         scale = config.attention_scale or config.head_dim**-0.5
-        implementation = choose_implementation(config.attention, config.head_dim)
-        scoring = Scoring(scale, config.attention_softcap, window, implementation)
+        backend = backends.get(config.backend)
+        scoring = Scoring(scale, config.attention_softcap, window)
 
         def project(name, heads):
             width = heads * config.head_dim
@@ -101,9 +99,11 @@ class Attention(nn.Module):
             query, keys = _norm(config, "q_norm")(query), _norm(config, "k_norm")(keys)
         query, keys = rotate(query, positions, rope), rotate(keys, positions, rope)
         if cache is None:
-            mixed = _attend_packed(scoring, query, keys, values, positions, packing, prefix)
+            mixed = _attend_packed(
+                backend, scoring, query, keys, values, positions, packing, prefix
+            )  # fmt: skip
         else:
-            mixed, cache = _attend_cache(scoring, query, keys, values, positions, cache)
+            mixed, cache = _attend_cache(backend, scoring, query, keys, values, positions, cache)
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
@@ -114,26 +114,29 @@ _TOKENS, _HEADS = ("batch", None), ("batch", None, "heads", None)
 _KV_HEADS, _HELD = ("batch", None, "kv_heads", None), ("batch", "kv_heads", None, None)
 
 
-def _attend_packed(scoring: Scoring, query, keys, values, positions, packing, prefix):
+def _attend_packed(
+    backend: Plain, scoring: Scoring, query, keys, values, positions, packing, prefix
+):
     """Each device attends along its own rows, with its own heads."""
     kv = [x.swapaxes(1, 2) for x in (keys, values)]
     prefix = () if prefix is None else prefix
 
     def attend(query, keys, values, positions, packing, prefix):
-        return (
-            attend_packed(query, keys, values, positions, packing, prefix or None, scoring),
+        mixed = backend.attend_packed(
+            query, keys, values, positions, packing, prefix or None, scoring
         )  # fmt: skip
+        return (mixed,)
 
     names = (_HEADS, _HELD, _HELD, _TOKENS, _TOKENS, _HELD)
     return rules.per_shard(attend, names, (_HEADS,), query, *kv, positions, packing, prefix)[0]
 
 
-def _attend_cache(scoring: Scoring, query, keys, values, positions, cache):
+def _attend_cache(backend: Plain, scoring: Scoring, query, keys, values, positions, cache):
     """Each device writes and reads the caches of its own slots and heads."""
 
     def attend(query, keys, values, places, positions, cache):
-        cache = write(*cache, keys, values, places, scoring.implementation)
-        return attend_cache(query, *cache, positions, scoring), cache
+        cache = write(*cache, keys, values, places, transposed=backend.transposes_keys)
+        return backend.attend_cache(query, *cache, positions, scoring), cache
 
     # Of a prefix, each device has some tokens, and they attend to all.
     held = collectives.all_tokens(keys, values, positions, axes=rules.BATCH)

@@ -114,7 +114,7 @@ class Job:
             )
         model = dataclasses.replace(
             BACKBONES[config.backbone].shape,
-            **components.decoder_options(config.model) | {"attention": "pallas"},
+            **components.decoder_options(config.model) | {"backend": "tpu"},
         )
         job = cls(
             config, model, tuple(devices), tuple(own), make_mesh(config.mesh, devices),

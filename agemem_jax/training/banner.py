@@ -9,9 +9,8 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from agemem_jax.models.attention import KERNEL_BLOCKS, choose_implementation
+from agemem_jax.models import backends
 from agemem_jax.models.config import DecoderConfig
-from agemem_jax.models.kernels.forest import uses_pallas
 from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.training.curriculum import WARMUP, Phase
 from agemem_jax.training.run_config import RunConfig
@@ -47,7 +46,7 @@ def banner(
         "mesh": "; ".join(f"{name}: {_mesh(mesh)}" for name, mesh in meshes.items()),
         "backbone": _backbone(config, state),
         "dtypes": _dtypes(config, state),
-        "attention": attention_path(model, config.engine),
+        "backend": backend_path(model, config.engine),
         "engine": f"{config.engine.weights} weights, {config.engine.slots} slots of "
         f"{config.engine.max_length} tokens",
         "tasks": f"{config.tasks.name}: {train_tasks:,} to train on, up to "
@@ -62,38 +61,19 @@ def banner(
     return "\n" + "\n".join(f"  {name:<{width}}  {text}" for name, text in lines.items())
 
 
-def attention_path(model: DecoderConfig, engine: EngineConfig) -> str:
-    """Which implementation attends in rollouts and in updates, "auto" resolved.
-
-    Says so where a kernel cannot run for want of lengths that divide into its blocks.
-    """
-    chosen = choose_implementation(model.attention, model.head_dim)
-    name = chosen if chosen == model.attention else f"{chosen} ({model.attention})"
-    if chosen == "cpp":
-        return f"{name}; prefill plain"
-    if not uses_pallas(chosen):
-        return name
-    blocks = ", ".join(map(str, KERNEL_BLOCKS))
-    if len(engine.attend_lengths) > 1:
-        return f"{name}; prefill and decoding plain, since engine.attend_buckets cut the cache"
-    if not _divides(engine.max_length):
-        return (
-            f"{name}; prefill and decoding plain, since engine.max_length of "
-            f"{engine.max_length} is no multiple of {blocks}"
-        )
-    odd = [str(size) for size in engine.prefill_buckets if not _divides(size)]
-    if odd:
-        return f"{name}; prefill of {', '.join(odd)} tokens plain, no multiples of {blocks}"
-    return name
+def backend_path(model: DecoderConfig, engine: EngineConfig) -> str:
+    """The backend, "auto" resolved, and what computes attention in rollouts and in updates."""
+    backend = backends.get(model.backend)
+    name = backend.name if backend.name == model.backend else f"{backend.name} ({model.backend})"
+    paths = backend.attention_paths(model, engine.attend_lengths, engine.prefill_buckets)
+    if len(set(paths.values())) == 1:
+        return f"{name}; attention by {paths['rows']}"
+    return f"{name}; attention " + ", ".join(f"of {each} by {by}" for each, by in paths.items())
 
 
 def count_parameters(tree: PyTree) -> int:
     """Of all devices together."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _divides(length: int) -> bool:
-    return any(length % size == 0 for size in KERNEL_BLOCKS)
 
 
 def _devices() -> str:

@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
 from agemem_jax.parallel import processes
-from agemem_jax.training import integrity, run_config, run_record
+from agemem_jax.training import integrity, run_record
 from agemem_jax.training.checkpoint_parts import (
     JSON_FILE,
     CheckpointInfo,
@@ -314,7 +314,7 @@ class Checkpoints:
         written = record.get("config")  # absent in checkpoints of earlier versions
         if written is not None and self._config is not None:
             run_record.refuse_conflicts(
-                f"The checkpoint {info.path}", run_config.from_dict(written), self._config,
+                f"The checkpoint {info.path}", run_record.from_values(written), self._config,
                 run_record.OF_WEIGHTS if self._read_only else ("",),
             )  # fmt: skip
         return record

@@ -13,7 +13,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from agemem_jax.memory.embedders import Embedder, make_embedder
-from agemem_jax.models import attention, weights_cache
+from agemem_jax.models import backends, weights_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone, open_backbone
 from agemem_jax.parallel import processes
@@ -68,9 +68,10 @@ def check_model(config: RunConfig, model: DecoderConfig) -> None:
             f"backbone {config.backbone} was made for {model.max_positions}; lower the budgets or "
             "take another backbone."
         )
-    attention.check_device(model.attention)
+    backend = backends.get(model.backend)
+    backend.check()
     cached, rows = config.engine.attend_lengths, config.packing.row_lengths
-    for gap in attention.unused_kernels(model, cached, config.engine.prefill_buckets, rows):
+    for gap in backend.gaps(model, cached, config.engine.prefill_buckets, rows):
         logging.warning("%s", gap)
 
 
@@ -78,7 +79,7 @@ def decoder_options(model: ModelConfig) -> dict[str, Any]:
     """The fields of a decoder's configuration that a run sets, whatever the backbone."""
     names = (
         "compute_dtype", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "remat",
-        "attention",
+        "backend",
     )  # fmt: skip
     return {name: getattr(model, name) for name in names}
 

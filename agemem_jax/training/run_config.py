@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ml_collections
 
 from agemem_jax.memory.embedders import EMBEDDERS
-from agemem_jax.models.config import ATTENTIONS, DTYPES, LORA_TARGETS
+from agemem_jax.models.config import BACKENDS, DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.parallel.mesh import MeshConfig
 from agemem_jax.protocol.chat_formats import CHAT_FORMATS
@@ -117,7 +117,7 @@ class ModelConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices in updates.
       lora_targets: projections that carry LoRA matrices.
       remat: recompute layers in the backward pass instead of keeping activations.
-      attention: "plain", "cpp" (kernels of CPUs), "pallas" (of TPUs), or "auto" by the device.
+      backend: "plain", "cpu", "tpu", or "auto" by the device (see `DecoderConfig.backend`).
     """
 
     init: Literal["pretrained", "random"] = "pretrained"
@@ -129,7 +129,7 @@ class ModelConfig:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = LORA_TARGETS
     remat: bool = False
-    attention: str = "auto"
+    backend: str = "auto"
 
     def __post_init__(self):
         if self.init not in ("pretrained", "random"):
@@ -151,9 +151,9 @@ class ModelConfig:
                 f"model.lora_targets is {self.lora_targets}; it must be some of "
                 f"{', '.join(LORA_TARGETS)}."
             )
-        if self.attention not in ATTENTIONS:
+        if self.backend not in BACKENDS:
             raise ValueError(
-                f"model.attention is {self.attention!r}; it must be one of {', '.join(ATTENTIONS)}."
+                f"model.backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}."
             )
         if self.chat_format is not None and self.chat_format not in CHAT_FORMATS:
             raise ValueError(

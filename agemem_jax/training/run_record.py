@@ -7,6 +7,7 @@ has changed. Checkpoints carry the configuration they were written under, for th
 comparison.
 """
 
+import copy
 import dataclasses
 import fnmatch
 import json
@@ -29,7 +30,7 @@ MAY_CHANGE = (
     "curriculum.keep",
     "optimizer.total_steps",
     "mesh.*",
-    "model.attention",
+    "model.backend",
     "model.remat",
     "engine.*",
     "packing.*",
@@ -52,6 +53,8 @@ MAY_CHANGE = (
 )
 # Of these groups, what changes the numbers that are sampled.
 _FIXED = ("engine.weights", "engine.cache_dtype")
+# The option model.attention of earlier versions, as model.backend.
+_OF_ATTENTION = {"cpp": "cpu", "pallas": "tpu", "pallas_interpreted": "tpu_interpreted"}
 OF_WEIGHTS = ("backbone", "model.")  # what weights are read by, whatever is done with them
 
 
@@ -110,6 +113,22 @@ def as_values(config: RunConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def from_values(values: dict[str, Any]) -> RunConfig:
+    """The inverse of `as_values`, also for what earlier versions have written.
+
+    Raises:
+      ValueError: this version does not know something of it.
+    """
+    values = copy.deepcopy(values)
+    tasks, model = values.get("tasks", {}), values.get("model", {})
+    if tasks.get("name") == "hotpotqa" and tasks.get("eval_split") == "test":
+        tasks["eval_split"] = None  # "validation" was taken for it
+    if "attention" in model:
+        attention = model.pop("attention")
+        model.setdefault("backend", _OF_ATTENTION.get(attention, attention))
+    return run_config.from_dict(values)
+
+
 def read(workdir: str | os.PathLike) -> RunConfig | None:
     """The configuration that the run in `workdir` was started with; None without a run.
 
@@ -120,11 +139,7 @@ def read(workdir: str | os.PathLike) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text())
-        tasks = values.get("tasks", {})
-        if tasks.get("name") == "hotpotqa" and tasks.get("eval_split") == "test":
-            tasks["eval_split"] = None  # earlier versions took "validation" for it
-        return run_config.from_dict(values)
+        return from_values(json.loads(path.read_text()))
     except ValueError as error:  # JSON's errors are among them
         raise ValueError(f"{path}, the record of a run, cannot be read: {error}") from error
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from agemem_jax.commands import cli
+from agemem_jax.models.backends.cpu import keep_freed_memory
 from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
@@ -149,7 +149,7 @@ class _Trajectory:
 
 def measure_step(shape: Shape, repeats: int) -> dict[str, list[float]]:
     """Seconds of every part, warm-up left out, and the process's peak memory in GiB."""
-    cli.keep_freed_memory()  # as the binaries do; this is a process of its own
+    keep_freed_memory()  # as the binaries do; this is a process of its own
     step = Step(shape)
     step(0)
     measured = [step(seed) for seed in range(1, repeats + 1)]

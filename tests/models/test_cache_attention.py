@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agemem_jax.models import backends
 from agemem_jax.models.attention import Scoring, attend_cache
 from agemem_jax.models.kernels import decode_pallas
 from agemem_jax.models.kernels.forest import Tiling
 
 SLOTS, HEADS, KV_HEADS, LENGTH, DIM = 5, 6, 2, 32, 8
-TILING = Tiling(scale=0.4, keys=8, implementation="pallas_interpreted")
+TILING = Tiling(scale=0.4, keys=8, interpret=True)
 
 
 @pytest.mark.parametrize("cache_dtype", [jnp.float32, jnp.bfloat16])
@@ -60,8 +61,8 @@ def test_a_chunk_of_tokens_attends_to_its_cache_as_with_a_mask(change):
     # From the start, from the middle of a block, and 28 of padding behind the last token.
     positions = jnp.array([0, 60, 156])[:, None] + jnp.arange(tokens)
     scoring = Scoring(0.4, **change)
-    kernel = dataclasses.replace(scoring, implementation="pallas_interpreted")
-    found = attend_cache(query, [cache[0]], [cache[1]], positions, kernel)
+    kernels = backends.get("tpu_interpreted")
+    found = kernels.attend_cache(query, [cache[0]], [cache[1]], positions, scoring)
     wanted = attend_cache(query, [cache[0].swapaxes(2, 3)], [cache[1]], positions, scoring)
     real = np.asarray(positions < length)
     np.testing.assert_allclose(found[real], wanted[real], atol=2e-6)

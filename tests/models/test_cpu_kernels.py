@@ -8,20 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import decoder
-from agemem_jax.models.attention import (
-    Packing,
-    Scoring,
-    attend_cache,
-    attend_packed,
-    choose_implementation,
-)
+from agemem_jax.models import backends, decoder
+from agemem_jax.models.attention import Packing, Scoring, attend_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.kernels import compiled, decode_cpu, forest_cpu, product_cpu
 from agemem_jax.models.kernels.forest import Tiling
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
+from tests.models.forests import grow_forest, packed_in_float64
 
 needs_compiler = pytest.mark.skipif(
     not compiled.available(), reason="This machine has no C++ compiler."
@@ -101,78 +96,16 @@ def test_attention_over_a_cache_takes_the_kernel_for_single_tokens(monkeypatch):
     monkeypatch.setattr(
         decode_cpu, "attend", lambda *args, **kw: called.append(1) or attend(*args, **kw)
     )
-    scoring = Scoring(0.3, softcap=2.0, window=9, implementation="cpp")
+    scoring = Scoring(0.3, softcap=2.0, window=9)
     for tokens, kernel in ((1, True), (2, False)):
         called.clear()
         query = draw(SLOTS, tokens, 4, 16)
         cache = [jnp.asarray(draw(SLOTS, 2, 16, 32))], [jnp.asarray(draw(SLOTS, 2, 32, 16))]
         positions = np.arange(SLOTS, dtype=np.int32)[:, None] * 5 + np.arange(tokens)
-        found = attend_cache(query, *cache, positions, scoring)
-        plain = dataclasses.replace(scoring, implementation="plain")
-        np.testing.assert_allclose(found, attend_cache(query, *cache, positions, plain), atol=2e-6)
+        found = backends.get("cpu").attend_cache(query, *cache, positions, scoring)
+        plain = attend_cache(query, *cache, positions, scoring)
+        np.testing.assert_allclose(found, plain, atol=2e-6)
         assert bool(called) == kernel
-
-
-def grow_forest(tokens: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """How long each token of a row is visible, and where it stands: trees with random branches."""
-    visible_to, positions = np.zeros(tokens, np.int32), np.zeros(tokens, np.int32)
-
-    def grow(start, end, position):
-        stem = min(end - start, int(rng.integers(1, 60)))
-        visible_to[start : start + stem] = end
-        positions[start : start + stem] = position + np.arange(stem)
-        start += stem
-        while start < end:  # the branches
-            size = min(end - start, int(rng.integers(1, 90)))
-            grow(start, start + size, position + stem)
-            start += size
-
-    for start in range(0, tokens - 20, 120):  # and padding behind
-        grow(start, min(start + 120, tokens - 20), 0)
-    return visible_to, positions
-
-
-def packed_in_float64(query, keys, values, weight, positions, packing, prefix, scoring):
-    """Attention of packed rows, and the gradients of its sum times `weight`, by the definition."""
-    query, weight = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (query, weight))
-    keys, values = (
-        np.concatenate([np.broadcast_to(before, (len(own), *before.shape[1:])), own], axis=2)
-        for before, own in zip(prefix, (keys, values), strict=True)
-    )
-    group, ahead = query.shape[1] // keys.shape[1], prefix[0].shape[2]
-    keys, values = (np.asarray(x, np.float64).repeat(group, axis=1) for x in (keys, values))
-    order = np.arange(query.shape[2])
-    seen = (order <= order[:, None]) & (order[:, None] < packing.visible_to[:, None])
-    of_prefix = np.repeat(packing.uses_prefix[:, :, None], ahead, axis=2)
-    seen = np.concatenate([of_prefix, seen], axis=2)
-    if scoring.window:
-        places = np.broadcast_to(np.arange(ahead), (len(positions), ahead))
-        places = np.concatenate([places, positions], axis=1)
-        seen &= positions[:, :, None] - places[:, None] < scoring.window
-    score, slope_of_cap = scoring.scale * query @ keys.swapaxes(2, 3), 1.0
-    if scoring.softcap:
-        bent = np.tanh(score / scoring.softcap)
-        score, slope_of_cap = scoring.softcap * bent, 1 - bent**2
-    weights = np.where(seen[:, None], np.exp(score - score.max(axis=-1, keepdims=True)), 0.0)
-    total = weights.sum(axis=-1, keepdims=True)
-    share = weights / np.where(total, total, 1.0)
-    mixed = share @ values
-    toward = weight @ values.swapaxes(2, 3)
-    slope = share * (toward - np.sum(share * toward, axis=-1, keepdims=True))
-    slope *= scoring.scale * slope_of_cap
-
-    def of_kv_heads(x):
-        return x.reshape(len(x), -1, group, *x.shape[2:]).sum(axis=2)
-
-    k_grad = of_kv_heads(slope.swapaxes(2, 3) @ query)
-    v_grad = of_kv_heads(share.swapaxes(2, 3) @ weight)
-    own, before = (slice(ahead, None), slice(None, ahead))
-    return (
-        mixed.swapaxes(1, 2), (slope @ keys).swapaxes(1, 2),
-        k_grad[:, :, own], v_grad[:, :, own],
-        k_grad[:, :, before].sum(axis=0, keepdims=True),
-        v_grad[:, :, before].sum(axis=0, keepdims=True),
-    )  # fmt: skip
 
 
 @needs_compiler
@@ -196,14 +129,16 @@ def test_packed_rows_and_their_gradients(heads, kv_heads, dim, tokens, ahead, sc
     before = [draw(1, kv_heads, ahead, dim, seed=seed) for seed in (4, 5)]
     inputs = query, *own, *before
 
-    def compute(implementation):
-        how = Scoring(dim**-0.5, **scoring, implementation=implementation)
+    how = Scoring(dim**-0.5, **scoring)
 
+    def compute(backend):
         @jax.jit
         def run(inputs):
             def total(query, keys, values, *prefix):
                 prefix = (prefix[0].swapaxes(2, 3), prefix[1]) if ahead else None
-                mixed = attend_packed(query, keys, values, positions, packing, prefix, how)
+                mixed = backends.get(backend).attend_packed(
+                    query, keys, values, positions, packing, prefix, how
+                )
                 return jnp.sum(mixed * weight), mixed
 
             grads, mixed = jax.grad(total, argnums=tuple(range(5)), has_aux=True)(*inputs)
@@ -211,9 +146,8 @@ def test_packed_rows_and_their_gradients(heads, kv_heads, dim, tokens, ahead, sc
 
         return run(inputs)
 
-    how = Scoring(dim**-0.5, **scoring)
     wanted = packed_in_float64(query, *own, weight, positions, packing, before, how)
-    found, plain = compute("cpp"), compute("plain")
+    found, plain = compute("cpu"), compute("plain")
     real = visible_to > 0
     for index, (kernel, by_xla, exact) in enumerate(zip(found, plain, wanted, strict=True)):
         if index == 0:
@@ -255,8 +189,8 @@ def test_packed_rows_in_bfloat16_are_those_in_float32_rounded():
     packing = Packing(np.full((1, 64), 64), np.zeros((1, 64), bool))
 
     def attend(*inputs):
-        how = Scoring(0.25, implementation="cpp")
-        return attend_packed(*inputs, np.arange(64)[None], packing, None, how)
+        positions = np.arange(64)[None]
+        return backends.get("cpu").attend_packed(*inputs, positions, packing, None, Scoring(0.25))
 
     rounded = [jnp.asarray(x, jnp.bfloat16) for x in (query, keys, values)]
     in_float32 = attend(*(x.astype(jnp.float32) for x in rounded))
@@ -268,12 +202,12 @@ def test_gradients_of_packed_rows_are_the_same_whichever_threads_compute_them():
     tokens = 700
     visible_to, positions = (x[None] for x in grow_forest(tokens, np.random.default_rng(0)))
     packing = Packing(visible_to, np.zeros((1, tokens), bool))
-    how = Scoring(0.2, implementation="cpp")
+    attend = backends.get("cpu").attend_packed
 
     @jax.jit
     def grads(*inputs):
         def total(*inputs):
-            return jnp.sum(attend_packed(*inputs, positions, packing, None, how) ** 2)
+            return jnp.sum(attend(*inputs, positions, packing, None, Scoring(0.2)) ** 2)
 
         return jax.grad(total, argnums=(0, 1, 2))(*inputs)
 
@@ -321,12 +255,12 @@ def test_the_engine_gives_the_same_tokens_with_kernels_and_without(cache_dtype):
     params = decoder.init_params(model, jax.random.key(0))
     weights = Weights(jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, params))
     generated = {}
-    for attention, order in (("plain", "as_trained"), ("cpp", "stacked")):
+    for backend, order in (("plain", "as_trained"), ("cpu", "stacked")):
         config = EngineConfig(
             slots=3, max_length=64, prefill_buckets=(8,), attend_buckets=(32,), chunk=4,
             weights=order, cache_dtype=cache_dtype,
         )  # fmt: skip
-        engine = Engine(config, dataclasses.replace(model, attention=attention), stop_id=0)
+        engine = Engine(config, dataclasses.replace(model, backend=backend), stop_id=0)
         engine.load(weights)
         for slot in range(3):
             prompt = tuple(range(1, 6 + slot))
@@ -334,11 +268,19 @@ def test_the_engine_gives_the_same_tokens_with_kernels_and_without(cache_dtype):
         done = []
         while engine.pending:
             done += engine.step()
-        generated[attention] = {each.slot: each for each in done}
+        generated[backend] = {each.slot: each for each in done}
     for slot, plain in generated["plain"].items():
-        found = generated["cpp"][slot]
+        found = generated["cpu"][slot]
         assert found.token_ids == plain.token_ids
         np.testing.assert_allclose(found.log_probs, plain.log_probs, atol=2e-5)
+
+
+def _paths(head_dim):
+    model = DecoderConfig(
+        vocab_size=8, num_layers=1, width=8, num_heads=1, num_kv_heads=1, head_dim=head_dim,
+        ffn_width=8,
+    )  # fmt: skip
+    return backends.get("cpu").attention_paths(model, (64,), (8,))
 
 
 @pytest.fixture
@@ -351,9 +293,9 @@ def no_library():
 def test_without_a_compiler_attention_is_plain(monkeypatch, no_library):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert choose_implementation("auto", 16) == "plain"
+    assert set(_paths(head_dim=16).values()) == {"XLA"}
     assert not product_cpu.suits(draw(4, 8), draw(8, 8))
-    with pytest.raises(ValueError, match="needs a C\\+\\+ compiler .* or take 'plain'"):
+    with pytest.raises(ValueError, match="need a C\\+\\+ compiler .* to 'plain'"):
         decode_cpu.attend(
             draw(1, 2, 16), [draw(1, 1, 16, 32)], [draw(1, 1, 32, 16)], np.array([9]), scale=0.2
         )
@@ -368,8 +310,8 @@ def test_a_compiler_that_fails_is_told_of(monkeypatch, no_library, caplog):
 
 @needs_compiler
 def test_heads_that_do_not_divide_into_vectors_are_left_to_xla():
-    assert choose_implementation("auto", 80) == choose_implementation("cpp", 80) == "cpp"
-    assert choose_implementation("auto", 40) == choose_implementation("cpp", 40) == "plain"
+    assert _paths(head_dim=80) == {"decoding": "C++", "prefill": "XLA", "rows": "C++"}
+    assert set(_paths(head_dim=40).values()) == {"XLA"}
 
 
 @needs_compiler

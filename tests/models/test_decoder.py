@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.models import attention, decoder, kv_cache
+from agemem_jax.models import decoder, kv_cache
+from agemem_jax.models.backends.plain import Plain
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.log_probs import token_log_probs
@@ -129,7 +130,7 @@ def test_packed_segments_equal_rows_of_their_own():
 
 def test_sequences_that_share_their_start_equal_rows_of_their_own(monkeypatch):
     """A forest: 3 shared tokens, then two branches, the first of which branches again."""
-    monkeypatch.setattr(attention, "BLOCK", 5)
+    monkeypatch.setattr(Plain, "block", 5)
     tokens, weights = random_tokens(1, LENGTH)[0], Weights(sharp_params())
     visible_to = np.array([11, 11, 11, 8, 8, 6, 8, 8, 11, 11, 11, 0], np.int32)
     positions = np.array([0, 1, 2, 3, 4, 5, 5, 6, 3, 4, 5, 0], np.int32)
@@ -145,7 +146,7 @@ def test_sequences_that_share_their_start_equal_rows_of_their_own(monkeypatch):
 
 
 def test_rows_longer_than_a_block_of_queries_equal_transformers(oracle, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 5)  # 12 tokens: two whole blocks and a part
+    monkeypatch.setattr(Plain, "block", 5)  # 12 tokens: two whole blocks and a part
     tokens, weights = random_tokens(2), Weights(oracle.params)
     positions = np.broadcast_to(np.arange(LENGTH), tokens.shape)
     run = jax.jit(lambda *row: decoder.forward(oracle.config, weights, *row))  # traced anew
@@ -154,7 +155,7 @@ def test_rows_longer_than_a_block_of_queries_equal_transformers(oracle, monkeypa
 
 
 def test_segments_behind_a_shared_prefix_equal_rows_that_begin_with_it(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 5)
+    monkeypatch.setattr(Plain, "block", 5)
     prefix = random_tokens(1, 3, seed=2)[0]
     first, second = random_tokens(1, 4)[0], random_tokens(1, 6, seed=1)[0]
     weights = Weights(sharp_params())
@@ -308,8 +309,8 @@ def test_a_contradictory_configuration_is_refused_by_name(change):
 
 
 def test_the_kernels_of_tpus_give_what_plain_attention_gives(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 8)
-    config = dataclasses.replace(CONFIG, attention="pallas_interpreted")
+    monkeypatch.setattr(Plain, "block", 8)
+    config = dataclasses.replace(CONFIG, backend="tpu_interpreted")
     prefix = random_tokens(1, 3, seed=2)[0]
     row = packed_row(random_tokens(1, 4)[0], random_tokens(1, 6, seed=1)[0], pad_token=0)
     weights, real = Weights(sharp_params()), np.r_[0:4, 5:11]

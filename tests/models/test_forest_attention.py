@@ -1,6 +1,7 @@
 """Attention in blocks, by XLA and by kernels of CPUs and TPUs, against whole masked squares."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from agemem_jax.models.attention import Packing
-from agemem_jax.models.kernels import compiled, forest_cpu
+from agemem_jax.models.kernels import compiled, forest_blocks, forest_cpu, forest_pallas
 from agemem_jax.models.kernels.forest import Tiling, needed
 from agemem_jax.models.kernels.forest_attention import forest_attention
 
@@ -62,24 +63,29 @@ def squares(query, own, shared, packing, positions, tiling):
     return jnp.einsum("rhtl,rhld->rthd", share, values)
 
 
-def in_blocks(query, own, shared, packing, positions, tiling):
+def in_blocks(attend, query, own, shared, packing, positions, tiling):
     keys, values = (
         jnp.concatenate([jnp.broadcast_to(s, (ROWS, *s.shape[1:])), o], axis=2)
         for s, o in zip(shared, own, strict=True)
     )
     mixed = forest_attention(
-        query.swapaxes(1, 2), keys, values, positions, packing.visible_to, packing.uses_prefix,
-        tiling,
+        attend, tiling, query.swapaxes(1, 2), keys, values, positions, packing.visible_to,
+        packing.uses_prefix,
     )  # fmt: skip
     return mixed.swapaxes(1, 2)
 
 
+IMPLEMENTATIONS = {
+    "plain": (forest_blocks.attend, False),
+    "cpu": (forest_cpu.attend, False),
+    "tpu": (forest_pallas.attend, True),
+}
 CHANGES = {"as it is": {}, "softcap": {"softcap": 1.5}, "window": {"window": 4}}
-CASES = [(name, each) for each in ("plain", "pallas_interpreted") for name in CHANGES]
+CASES = [(name, each) for each in ("plain", "tpu") for name in CHANGES]
 needs_compiler = pytest.mark.skipif(
     not compiled.available(), reason="This machine has no C++ compiler."
 )
-CASES += [pytest.param(name, "cpp", marks=needs_compiler) for name in CHANGES]
+CASES += [pytest.param(name, "cpu", marks=needs_compiler) for name in CHANGES]
 # 42 blocks of queries: by XLA they walk in four parties, of which the last one is padded.
 CHANGES["four parties"] = {"queries": 1, "keys": 4}
 CASES.append(("four parties", "plain"))
@@ -88,8 +94,9 @@ CASES.append(("four parties", "plain"))
 @pytest.mark.parametrize("prefix", [0, PREFIX])
 @pytest.mark.parametrize(("change", "implementation"), CASES)
 def test_values_and_gradients_equal_those_of_whole_squares(prefix, change, implementation):
-    tiling = dataclasses.replace(TILING, implementation=implementation, **CHANGES[change])
-    if implementation == "cpp":
+    attend, interpret = IMPLEMENTATIONS[implementation]
+    tiling = dataclasses.replace(TILING, interpret=interpret, **CHANGES[change])
+    if implementation == "cpu":
         tiling = dataclasses.replace(tiling, queries=forest_cpu.BLOCK, keys=forest_cpu.BLOCK)
     query, own, shared, packing, positions = make(prefix)
     # Padding counts for nothing: what it attends to is not defined.
@@ -104,7 +111,7 @@ def test_values_and_gradients_equal_those_of_whole_squares(prefix, change, imple
         return jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
 
     (_, wanted), wanted_grads = loss(squares)(query, own, shared)
-    (_, found), found_grads = loss(in_blocks)(query, own, shared)
+    (_, found), found_grads = loss(functools.partial(in_blocks, attend))(query, own, shared)
     real = np.asarray(packing.visible_to > 0)
     np.testing.assert_allclose(np.asarray(found)[real], np.asarray(wanted)[real], atol=2e-6)
     for ours, theirs in zip(

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 CONFIG = DecoderConfig(
     vocab_size=512, num_layers=2, width=256, num_heads=4, num_kv_heads=2, head_dim=64,
-    ffn_width=512, attention="pallas",
+    ffn_width=512, backend="tpu",
 )  # fmt: skip
 FAMILIES = {
     "plain": {},

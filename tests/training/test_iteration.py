@@ -152,7 +152,7 @@ def test_a_run_says_at_its_start_what_it_is_about_to_do(run):
     assert told["devices"].startswith("1 x cpu")
     assert "787,584 parameters, all trained" in told["backbone"]
     assert "reference float32" in told["dtypes"]
-    assert told["attention"].startswith(("cpp (auto)", "plain (auto)"))
+    assert told["backend"].startswith("cpu (auto); attention ")
     assert told["tasks"].startswith("multihop: 100,000 to train on")
     assert told["phases"] == "warmup: 1 x 2 demonstrations; joint: 2 x 1 tasks x 2 rollouts"
     assert str(workdir) in told["workdir"]

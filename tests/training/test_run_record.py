@@ -189,3 +189,14 @@ def test_a_cosine_that_would_end_before_it_begins_is_refused_where_it_was_asked_
         curriculum__iterations=(1,), optimizer__schedule="cosine", optimizer__warmup_steps=6
     )
     assert short.rl_optimizer.total_steps == 7  # the run ends while its rate still rises
+
+
+@pytest.mark.parametrize(
+    ("attention", "backend"), [("auto", "auto"), ("cpp", "cpu"), ("pallas", "tpu")]
+)
+def test_a_record_of_an_earlier_version_names_its_attention(attention, backend):
+    values = run_record.as_values(run_config.RunConfig())
+    del values["model"]["backend"]
+    values["model"]["attention"] = attention
+    assert run_record.from_values(values).model.backend == backend
+    assert values["model"]["attention"] == attention  # what was given is left alone

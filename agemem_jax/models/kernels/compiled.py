@@ -40,7 +40,7 @@ def check_heads(head_dim: int) -> None:
     """Raises a ValueError where a kernel would read past heads of this size."""
     if not supports(head_dim):
         raise ValueError(
-            f"Heads of {head_dim} do not divide into vectors of {LANES}; model.attention must be "
+            f"Heads of {head_dim} do not divide into vectors of {LANES}; model.backend must be "
             "'plain' for them."
         )
 
@@ -53,8 +53,8 @@ def call(target: str, result: Result) -> Callable[..., Any]:
     """
     if not available():
         raise ValueError(
-            "model.attention is 'cpp', which needs a C++ compiler on this machine; install g++ or "
-            "clang++, or take 'plain'."
+            "The kernels of CPUs need a C++ compiler on this machine; install g++ or clang++, or "
+            "set model.backend to 'plain'."
         )
     _register(target)
     return jax.ffi.ffi_call(target, result)

@@ -14,11 +14,6 @@ from jaxtyping import Array, Bool, Float, Int
 MASKED = -1e30  # finite, so that a row that sees nothing gives no NaN
 
 
-def uses_pallas(implementation: str) -> bool:
-    """Whether the kernels of TPUs are meant."""
-    return implementation in ("pallas", "pallas_interpreted")
-
-
 @dataclasses.dataclass(frozen=True)
 class Tiling:
     """Static settings.
@@ -26,7 +21,7 @@ class Tiling:
     Attributes:
       scale, softcap, window: see `attention.Scoring`.
       queries, keys: tokens of a block.
-      implementation: see `DecoderConfig.attention`.
+      interpret: whether a kernel runs as plain JAX, for tests without its device.
     """
 
     scale: float
@@ -34,12 +29,7 @@ class Tiling:
     window: int = 0
     queries: int = 128
     keys: int = 128
-    implementation: str = "plain"
-
-    @property
-    def interpret(self) -> bool:
-        """Whether a kernel runs as plain JAX, for tests without a TPU."""
-        return self.implementation == "pallas_interpreted"
+    interpret: bool = False
 
 
 def mask(

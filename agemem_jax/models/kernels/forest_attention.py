@@ -10,38 +10,37 @@ A cache is the simplest forest: a path for each slot, of which the last tokens a
 Axis order: [row, head, token, head_dim].
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.models.kernels import forest_blocks, forest_cpu, forest_pallas
 from agemem_jax.models.kernels.forest import Tiling
 
-_BY = {
-    "plain": forest_blocks.attend,
-    "cpp": forest_cpu.attend,
-    "pallas": forest_pallas.attend,
-    "pallas_interpreted": forest_pallas.attend,
-}
+# (tiling, query, keys, values, q_info, k_info) to what queries gather; see `forest.py`.
+Attend = Callable[[Tiling, Array, Array, Array, Array, Array], Array]
 
 
 def forest_attention(
+    attend: Attend,
+    tiling: Tiling,
     query: Float[Array, "row head token head_dim"],
     keys: Float[Array, "row kv_head length head_dim"],
     values: Float[Array, "row kv_head length head_dim"],
     positions: Int[Array, "row token"],
     visible_to: Int[Array, "row token"],
     uses_prefix: Bool[Array, "row token"],
-    tiling: Tiling,
 ) -> Float[Array, "row head token head_dim"]:
     """Attention over a shared prefix, which stands first in `keys`, and over the row itself.
 
     Args:
+      attend: one of the implementations beside this module.
+      tiling: its static settings.
       query: of the row's tokens.
       keys, values: `length` is that of the prefix (0 is none) plus that of the row.
       positions: of the row's tokens, the prefix counted where it is used.
       visible_to: index behind the last token of the row that attends to this one.
       uses_prefix: whether a token also attends to the prefix.
-      tiling: static settings.
     """
     rows, _, tokens, _ = query.shape
     length = keys.shape[2]
@@ -62,25 +61,25 @@ def forest_attention(
     # are seen by none.
     q_info = jnp.pad(q_info, ((0, 0), (0, pad_q), (0, 0)), constant_values=-1)
     k_info = jnp.pad(k_info, ((0, 0), (0, 0), (0, pad_k)), constant_values=-1)
-    attend = _BY[tiling.implementation]
     mixed = attend(tiling, pad(query, pad_q), pad(keys, pad_k), pad(values, pad_k), q_info, k_info)
     return mixed[:, :, :tokens]
 
 
 def cache_attention(
+    attend: Attend,
+    tiling: Tiling,
     query: Float[Array, "slot head token head_dim"],
     keys: Float[Array, "slot kv_head length head_dim"],
     values: Float[Array, "slot kv_head length head_dim"],
     positions: Int[Array, "slot token"],
-    tiling: Tiling,
 ) -> Float[Array, "slot head token head_dim"]:
     """Attention of a chunk of each slot's tokens to the slot's cache, which holds them already.
 
     Args:
+      attend, tiling: see `forest_attention`.
       query: of the tokens; as many as divide into blocks.
       keys, values: the caches; `length` divides into blocks.
       positions: where the tokens stand; padding stands at or past `length`, and sees nothing.
-      tiling: static settings.
     """
     slots, length = len(keys), keys.shape[2]
     zero = jnp.zeros_like(positions)
@@ -89,4 +88,4 @@ def cache_attention(
     q_info = jnp.stack([first, last, zero, positions], axis=-1)
     index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (slots, length))
     k_info = jnp.stack([jnp.ones_like(index), index], axis=1)
-    return forest_pallas.attend(tiling, query, keys, values, q_info, k_info)
+    return attend(tiling, query, keys, values, q_info, k_info)

@@ -16,8 +16,7 @@ _ROWS = range(2, 33)  # one row XLA multiplies as fast, and many faster
 def suits(rows: Float[Array, "row input"], matrix: Float[Array, "output input"]) -> bool:
     """Whether the kernel is, or can be, compiled here, and is the faster way."""
     all_float32 = rows.dtype == matrix.dtype == jnp.float32
-    on_cpu = jax.default_backend() == "cpu"
-    return all_float32 and len(rows) in _ROWS and on_cpu and compiled.available()
+    return all_float32 and len(rows) in _ROWS and compiled.available()
 
 
 def times_transposed(
