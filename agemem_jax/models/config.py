@@ -6,7 +6,7 @@ from agemem_jax.models.rope import Rope
 
 DTYPES = ("float32", "bfloat16")
 ACTIVATIONS = ("silu", "gelu_tanh")
-BACKENDS = ("auto", "plain", "cpu", "tpu", "tpu_interpreted")
+BACKENDS = ("auto", "plain", "cpu", "cuda", "cuda_interpreted", "tpu", "tpu_interpreted")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -45,9 +45,10 @@ class DecoderConfig:
       compute_dtype: "float32" or "bfloat16"; parameters stay as they are.
       remat: recompute layers in the backward pass instead of keeping activations.
       backend: how it runs on a device (see `models/backends`): "plain", as XLA compiles it
-        for any; "cpu" or "tpu", with the kernels of that kind of device; "auto" takes what
-        suits the default one. "tpu_interpreted" runs the kernels of TPUs anywhere, slowly.
-      stacked: whether parameters are as `stacking.py` orders them, for rollouts on CPU.
+        for any; "cpu", "cuda" or "tpu", with the kernels of that kind of device; "auto" takes
+        what suits the default one. "cuda_interpreted" and "tpu_interpreted" run kernels
+        anywhere, slowly.
+      stacked, layered: whether parameters are as `stacking.py` orders them, for rollouts.
     """
 
     vocab_size: int
@@ -85,6 +86,7 @@ class DecoderConfig:
     remat: bool = False
     backend: str = "auto"
     stacked: bool = False
+    layered: bool = False
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -118,6 +120,11 @@ class DecoderConfig:
             raise ValueError(
                 f"lora_targets names {unknown[0]!r}; known targets: {', '.join(LORA_TARGETS)}."
             )
+
+    @property
+    def has_alike_layers(self) -> bool:
+        """Whether all layers compute the same but for their weights."""
+        return not any(self.windows) and not self.dense_layers
 
     def window(self, layer: int) -> int:
         """How far back `layer` attends; 0 is all the way."""

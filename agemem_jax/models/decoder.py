@@ -164,6 +164,11 @@ def forward(
     packing = Packing(visible_to, uses_prefix)
     if prefix is not None and not prefix.shape[0]:
         prefix = None
+    with backends.get(config.backend).precision(config.compute_dtype):
+        return _forward(config, weights, tokens, positions, packing, prefix, dropout_key)
+
+
+def _forward(config, weights, tokens, positions, packing, prefix, dropout_key):
     if layer_loop.loops(config) and weights.scales is None:
         return _forward_in_loop(config, weights, tokens, positions, packing, prefix)
     apply = functools.partial(
@@ -185,20 +190,14 @@ def _forward_in_loop(config, weights, tokens, positions, packing, prefix):
     names = [f"layer_{index}" for index in range(config.num_layers)]
     layers = [{kind: tree[name] for kind, tree in own.items()} for name in names]
 
-    def embed(tokens):
-        return look_up(params["embedding"], tokens, dtype) * jnp.asarray(
-            config.embedding_scale, dtype
-        )
-
-    x, before = embed(tokens), None
+    x, before = _embed(config, params, tokens), None
     if prefix is not None:
         empty = init_cache(dataclasses.replace(config, num_layers=1), 1, len(prefix), dtype)
-        before = layer_loop.Prefix(embed(prefix[None]), empty.k[0], empty.v[0])
+        before = layer_loop.Prefix(_embed(config, params, prefix[None]), empty.k[0], empty.v[0])
     axes = {"params": logical_axes(config), "lora": lora_logical_axes(config)}
     axes = {kind: axes[kind]["layer_0"] for kind in own}
     x = layer_loop.run(Layer(config, 0), layers, axes, x, positions, packing, before)
-    norm = RMSNorm(config.rms_eps, config.unit_offset_norms)
-    return norm.apply({"params": params["final_norm"]}, x)
+    return _final_norm(config, params, x)
 
 
 def forward_cached(
@@ -219,21 +218,50 @@ def forward_cached(
       cache: what the slots hold; positions before the new ones must be filled. All of it
         is attended to as far as positions allow: give its first parts to pay for less.
     """
-    decoder = Decoder(_without_lora(config, weights))
-    return decoder.apply(_variables(weights), tokens, positions, cache)
+    with backends.get(config.backend).precision(config.compute_dtype):
+        if config.layered:
+            return _forward_cached_in_loop(config, weights, tokens, positions, cache)
+        decoder = Decoder(_without_lora(config, weights))
+        return decoder.apply(_variables(weights), tokens, positions, cache)
+
+
+def _forward_cached_in_loop(config, weights, tokens, positions, cache):
+    """`forward_cached`, its layers in a loop that writes into the cache of all of them."""
+    params, layer = weights.params, Layer(config, 0)
+
+    def step(index, carry):
+        x, k, v = carry
+        own = {"params": layer_loop.of_layer(params["layers"], index)}
+        x, (k, v) = layer.apply(own, x, positions, (k, v), None, None, index)
+        return x, k, v
+
+    x = _embed(config, params, tokens)
+    x, k, v = jax.lax.fori_loop(0, config.num_layers, step, (x, cache.k[0], cache.v[0]))
+    return _final_norm(config, params, x), Cache((k,), (v,))
+
+
+def _embed(config, params, tokens):
+    dtype = jnp.dtype(config.compute_dtype)
+    return look_up(params["embedding"], tokens, dtype) * jnp.asarray(config.embedding_scale, dtype)
+
+
+def _final_norm(config, params, x):
+    norm = RMSNorm(config.rms_eps, config.unit_offset_norms)
+    return norm.apply({"params": params["final_norm"]}, x)
 
 
 def unembed(
     config: DecoderConfig, weights: Weights, hidden: Float[Array, "*batch width"]
 ) -> Float[Array, "*batch vocab"]:
     """Logits in float32. The table stays [vocab, width] and is contracted on its last axis."""
+    backend = backends.get(config.backend)
     name = "embedding" if config.tied_embeddings else "output"
     table = weights.params[name].astype(hidden.dtype)
-    if config.stacked:
-        times = backends.get(config.backend).times_transposed
-        logits = times(hidden, table, preferred_element_type=jnp.float32)
-    else:
-        logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
+    with backend.precision(config.compute_dtype):
+        if config.stacked:
+            logits = backend.times_transposed(hidden, table, preferred_element_type=jnp.float32)
+        else:
+            logits = jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
     if weights.scales is not None and name in weights.scales:
         logits *= weights.scales[name]
     if config.logit_softcap:

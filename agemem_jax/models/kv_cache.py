@@ -19,10 +19,11 @@ Parts = tuple[Array, ...]
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values by layer and by part.
+    """Keys and values by layer and by part; of a layered model by part, as if of one layer.
 
-    Parts stand one behind the other. Attention to the first few costs nothing for the
-    rest, and needs no slice, which would be a copy.
+    Arrays of a layered model have the layers as their first axis. Parts stand one behind the
+    other. Attention to the first few costs nothing for the rest, and needs no slice, which
+    would be a copy.
     """
 
     k: tuple[tuple[Float[Array, "slot kv_head _ _"], ...], ...]
@@ -49,10 +50,13 @@ def init_cache(
     starts = (0, *cuts)
     lengths = [end - start for start, end in zip(starts, ends, strict=True)]
     heads, dim, layers = config.num_kv_heads, config.head_dim, range(config.num_layers)
+    ahead = ()
+    if config.layered:
+        ahead, layers = (config.num_layers,), range(1)
     transposed = backends.get(config.backend).transposes_keys
 
     def empty(*shape):
-        return jnp.zeros((slots, heads, *shape), dtype)
+        return jnp.zeros((*ahead, slots, heads, *shape), dtype)
 
     return Cache(
         tuple(
@@ -71,25 +75,34 @@ def write(
     positions: Int[Array, "slot token"],
     *,
     transposed: bool,
+    layer: Int[Array, ""] | None = None,
 ) -> tuple[Parts, Parts]:
-    """A layer's parts with new tokens at `positions`; what lies past the end is dropped."""
-    every = slice(None)
+    """A layer's parts with new tokens at `positions`; what lies past the end is dropped.
+
+    Args:
+      key_parts, value_parts: of the layer; of all layers, where there is a `layer`.
+      keys, values: of the tokens.
+      positions: where they stand.
+      transposed: see `Plain.transposes_keys`; a layered cache never is.
+      layer: which one of the first axis.
+    """
+    every, ahead = slice(None), () if layer is None else (layer,)
     if positions.size == 1:
         # XLA turns the scatter of a single token into an update that copies the whole cache
         # at every step. A second one, past the end, keeps it a scatter in place.
         keys, values = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (keys, values))
-        end = sum(part.shape[2] for part in value_parts)
+        end = sum(part.shape[-2] for part in value_parts)
         positions = jnp.pad(positions, ((0, 0), (0, 1)), constant_values=end)
     rows, start, written = jnp.arange(len(keys))[:, None], 0, []
     for held_keys, held_values in zip(key_parts, value_parts, strict=True):
-        length = held_values.shape[2]
+        length = held_values.shape[-2]
         inside = jnp.where(positions >= start, positions - start, length)  # -1 would be the last
         if transposed:
             at_keys, at_values = (rows, every, every, inside), (rows, every, inside)
         else:
             # Every row by itself: where a scatter's windows have gaps, TPUs turn the cache around.
             heads = jnp.arange(keys.shape[2])
-            at_keys = at_values = (rows[..., None], heads, inside[..., None])
+            at_keys = at_values = (*ahead, rows[..., None], heads, inside[..., None])
         new_keys, new_values = keys.astype(held_keys.dtype), values.astype(held_values.dtype)
         written.append(
             (

@@ -1,4 +1,4 @@
-"""Alike layers as one loop, for training large models.
+"""Alike layers as one loop, for training: large models, and where programs are to be small.
 
 Compiled once instead of once per layer. On a mesh, the weights of a layer become whole when its
 turn comes and not before, and its gradients are split before the next layer's are computed, so a
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
+from agemem_jax.models import backends
 from agemem_jax.models.attention import Packing
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import collectives, rules
@@ -39,10 +40,31 @@ class Prefix:
 
 
 def loops(config: DecoderConfig) -> bool:
-    """Whether layers are alike, and are recomputed in the backward pass anyway."""
-    alike = not any(config.windows) and not config.dense_layers
+    """Whether layers are alike, and a loop costs nothing or is what the backend wants."""
+    worth_it = config.remat or backends.get(config.backend).loops_layers
     # Dropout draws by the name of a layer.
-    return config.remat and alike and not config.lora_dropout
+    return worth_it and config.has_alike_layers and not config.lora_dropout
+
+
+def stack_layers(layers: Sequence[PyTree]) -> PyTree:
+    """All layers of each weight, matrices along the first axis and vectors along the last one.
+
+    A layer's matrix is read in place then, and its vectors inside of what they are used for: XLA's
+    GPU backend would copy a contiguous vector first.
+    """
+    return jax.tree.map(
+        lambda *leaves: jnp.stack(leaves, axis=0 if leaves[0].ndim > 1 else -1), *layers
+    )
+
+
+def of_layer(layers: PyTree, index: Int[Array, ""]) -> PyTree:
+    """The weights of one layer of what `stack_layers` has made."""
+
+    def take(leaf):
+        axis = 0 if leaf.ndim > 2 else -1
+        return jax.lax.dynamic_index_in_dim(leaf, index, axis, keepdims=False)
+
+    return jax.tree.map(take, layers)
 
 
 def run(
@@ -82,8 +104,9 @@ def run(
             x, _ = layer.apply(own, x, positions, None, packing, shared)
             return (x, before), None
 
-        # Nothing outside of the loop's body could be merged with what it computes again.
-        step = jax.checkpoint(step, prevent_cse=False)
+        if layer.config.remat:
+            # Nothing outside of the loop's body could be merged with what it computes again.
+            step = jax.checkpoint(step, prevent_cse=False)
         before = None if prefix is None else prefix.x
         return jax.lax.scan(step, (x, before), stacked)[0][0]
 

@@ -11,21 +11,25 @@ ACTIVATE = {"silu": nn.silu, "gelu_tanh": nn.gelu}
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation, computed in float32.
 
-    With `unit_offset` the stored scale is what is added to 1 (Gemma).
+    With `unit_offset` the stored scale is what is added to 1 (Gemma). Without `scales` there is
+    none: what follows has it in its matrices.
     """
 
     eps: float
     unit_offset: bool = False
+    scales: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        y = x.astype(jnp.float32)
+        y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        if not self.scales:
+            return y.astype(x.dtype)
         start = nn.initializers.zeros_init() if self.unit_offset else nn.initializers.ones_init()
         # Heads' norms are as wide as a head, which no rule ever shards.
         axes = ("embed",) if self.name not in ("q_norm", "k_norm") else ("head_dim",)
         init = nn.with_logical_partitioning(start, axes)
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        y = x.astype(jnp.float32)
-        y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
         return (y * (1.0 + scale if self.unit_offset else scale)).astype(x.dtype)
 
 

@@ -1,9 +1,10 @@
-"""Weights in the order in which a CPU multiplies a few rows fastest, for rollouts.
+"""Weights in the order in which a few rows are multiplied fastest, for rollouts.
 
 A layer's queries, keys and values become one matrix, and its gate and up-projection
 another; all matrices become [output, input], which is what `kernels/product_cpu.py` reads, and
-LoRA is merged. The result computes the same, is for sampling only, and is a second copy of the
-weights.
+LoRA is merged. Where the backend runs alike layers in a loop, each weight is one array of all
+layers, in the compute dtype, and matrices hold the scales of the norms before them. The result
+computes the same, is for sampling only, and is a second copy of the weights.
 """
 
 import dataclasses
@@ -13,8 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from agemem_jax.models import backends, layer_loop
 from agemem_jax.models.config import DecoderConfig
-from agemem_jax.models.decoder import Weights, merge_lora
+from agemem_jax.models.decoder import Weights, in_compute_dtype, merge_lora
+from agemem_jax.models.transformer import FOLDED_NORMS
+from agemem_jax.parallel import rules
 
 STACKS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 _MATRICES = ("o_proj", "down_proj")
@@ -22,16 +26,36 @@ _MATRICES = ("o_proj", "down_proj")
 
 def stack(config: DecoderConfig, weights: Weights) -> tuple[DecoderConfig, Weights]:
     """A configuration and weights that compute what the given ones do."""
-    stacked = dataclasses.replace(config, stacked=True, lora_rank=0)
-    return stacked, _stack(config, weights)
+    layered = backends.get(config.backend).loops_layers and config.has_alike_layers
+    layered = layered and not config.num_experts and not rules.current_sizes()
+    stacked = dataclasses.replace(config, stacked=True, layered=layered, lora_rank=0)
+    return stacked, _stack(config, weights, layered)
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _stack(config: DecoderConfig, weights: Weights) -> Weights:
+@functools.partial(jax.jit, static_argnames=("config", "layered"))
+def _stack(config: DecoderConfig, weights: Weights, layered: bool) -> Weights:
     params = weights.params
     if weights.lora is not None:
         params = merge_lora(config, params, weights.lora)
-    return Weights({name: _stack_tree(value) for name, value in params.items()})
+    params = {name: _stack_tree(value) for name, value in params.items()}
+    if layered:
+        names = [f"layer_{index}" for index in range(config.num_layers)]
+        params |= {name: _fold_norms(config, params[name]) for name in names}
+        params = in_compute_dtype(config, params)
+        layers = [params.pop(name) for name in names]
+        params["layers"] = layer_loop.stack_layers(layers)
+    return Weights(params)
+
+
+def _fold_norms(config: DecoderConfig, layer: PyTree) -> PyTree:
+    """The scales of the norms before attention and feed-forward inside of what follows them."""
+    layer = dict(layer)
+    for norm, (part, name) in FOLDED_NORMS.items():
+        scale = layer.pop(norm)["scale"] + (1.0 if config.unit_offset_norms else 0.0)
+        matrix = layer[part][name]
+        kernel = matrix["kernel"].astype(jnp.float32) * scale
+        layer[part] = {**layer[part], name: {**matrix, "kernel": kernel}}
+    return layer
 
 
 def _stack_tree(tree: PyTree) -> PyTree:

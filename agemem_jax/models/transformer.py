@@ -41,7 +41,8 @@ class Projection(nn.Module):
         y = scaled(self, "kernel", product(x, kernel))
         if self.bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[1:])
-            y += self.param("bias", init, (self.features,), jnp.float32).astype(dtype)
+            bias = self.param("bias", init, (self.features,), jnp.float32).astype(dtype)
+            y = backend.add_bias(y, bias)
         if config.has_lora(self.name):
             y += self._low_rank(x)
         return y
@@ -61,8 +62,16 @@ class Projection(nn.Module):
         return (x @ a) @ b * (config.lora_alpha / rank)
 
 
+# The norms whose scales layered weights hold in the matrix behind: norm, part of the layer, matrix.
+FOLDED_NORMS = {
+    "attention_norm": ("attention", "qkv_proj"),
+    "mlp_norm": ("mlp", "gate_up_proj"),
+}
+
+
 def _norm(config: DecoderConfig, name: str) -> RMSNorm:
-    return RMSNorm(config.rms_eps, config.unit_offset_norms, name=name)
+    folded = config.layered and name in FOLDED_NORMS
+    return RMSNorm(config.rms_eps, config.unit_offset_norms, not folded, name=name)
 
 
 class Attention(nn.Module):
@@ -72,7 +81,7 @@ class Attention(nn.Module):
     index: int  # of the layer
 
     @nn.compact
-    def __call__(self, x, positions, cache, packing, prefix):
+    def __call__(self, x, positions, cache, packing, prefix, layer=None):
         config = self.config
         batch, tokens, _ = x.shape
         window = config.window(self.index)
@@ -103,7 +112,9 @@ class Attention(nn.Module):
                 backend, scoring, query, keys, values, positions, packing, prefix
             )  # fmt: skip
         else:
-            mixed, cache = _attend_cache(backend, scoring, query, keys, values, positions, cache)
+            mixed, cache = _attend_cache(
+                backend, scoring, query, keys, values, positions, cache, layer
+            )  # fmt: skip
         mixed = mixed.reshape(batch, tokens, -1)
         mixed = Projection(config, config.width, ("heads", "embed"), name="o_proj")(mixed)
         return mixed, cache
@@ -131,8 +142,12 @@ def _attend_packed(
     return rules.per_shard(attend, names, (_HEADS,), query, *kv, positions, packing, prefix)[0]
 
 
-def _attend_cache(backend: Plain, scoring: Scoring, query, keys, values, positions, cache):
+def _attend_cache(backend: Plain, scoring: Scoring, query, keys, values, positions, cache, layer):
     """Each device writes and reads the caches of its own slots and heads."""
+
+    if layer is not None:
+        cache = write(*cache, keys, values, positions, transposed=False, layer=layer)
+        return backend.attend_layer(query, *cache, layer, positions, scoring), cache
 
     def attend(query, keys, values, places, positions, cache):
         cache = write(*cache, keys, values, places, transposed=backend.transposes_keys)
@@ -165,17 +180,20 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and feed-forward with residuals."""
+    """Pre-norm attention and feed-forward with residuals.
+
+    With `layer`, the cache is that of all layers, of which it is one.
+    """
 
     config: DecoderConfig
     index: int
 
     @nn.compact
-    def __call__(self, x, positions, cache, packing, prefix):
+    def __call__(self, x, positions, cache, packing, prefix, layer=None):
         config = self.config
         y = _norm(config, "attention_norm")(x)
         attention = Attention(config, self.index, name="attention")
-        y, cache = attention(y, positions, cache, packing, prefix)
+        y, cache = attention(y, positions, cache, packing, prefix, layer)
         x = x + (_norm(config, "attention_post_norm")(y) if config.post_norms else y)
         feed_forward = MixtureOfExperts if config.has_experts(self.index) else FeedForward
         y = feed_forward(config, name="mlp")(_norm(config, "mlp_norm")(x))

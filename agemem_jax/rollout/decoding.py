@@ -126,6 +126,8 @@ def _invert(
     jax.jit,
     static_argnames=("config", "parts", "chunk", "idle_slots", "stop_ids"),
     donate_argnames=("cache", "state"),
+    # cuBLAS reads a layer's matrix where it lies; for Triton XLA copies it first.
+    compiler_options={"xla_gpu_enable_triton_gemm": False},
 )
 def decode_chunk(
     config: DecoderConfig,
@@ -158,10 +160,10 @@ def decode_chunk(
       [row, chunk], valid up to `count` [row].
     """
     whole, all_states, cache = cache, state, cache.first(parts)
-    length = sum(part.shape[2] for part in whole.v[0])
+    length = sum(part.shape[-2] for part in whole.v[0])
     if slots is not None:
         held = jnp.minimum(slots, state.tokens.shape[0] - 1)
-        cache, state = jax.tree.map(lambda x: x[held], (cache, state))
+        cache, state = _take((cache, state), held)
         state = state.replace(active=state.active & (slots < all_states.tokens.shape[0]))
     rows, begun = state.tokens.shape[0], jnp.sum(state.active)
 
@@ -252,6 +254,8 @@ def share_prefix(cache: kv_cache.Cache, *, parts: int, shards: int) -> kv_cache.
     """Copies the first parts of each shard's first slot into all of its slots."""
 
     def share(x):
+        if _slot_axis(x):
+            return jnp.broadcast_to(x[:, :1], x.shape)
         split = x.reshape(shards, -1, *x.shape[1:])
         return _keep(jnp.broadcast_to(split[:, :1], split.shape).reshape(x.shape))
 
@@ -267,16 +271,22 @@ def halt(state: DecodeState, slots: Int[Array, " slot"]) -> DecodeState:
 
 def _take(tree: PyTree, slots: Int[Array, " row"], shards: int = 1) -> PyTree:
     def take(held, places):
-        return held[jnp.minimum(places, held.shape[0] - 1)]
+        axis = _slot_axis(held)
+        return held[(slice(None),) * axis + (jnp.minimum(places, held.shape[axis] - 1),)]
 
     return jax.tree.map(lambda x: _by_shard(take, shards, x, slots), tree)
 
 
 def _put(tree: PyTree, slots: Int[Array, " row"], rows: PyTree, shards: int = 1) -> PyTree:
     def put(held, places, row):
-        return held.at[places].set(row, mode="drop")
+        return held.at[(slice(None),) * _slot_axis(held) + (places,)].set(row, mode="drop")
 
     return jax.tree.map(lambda x, row: _by_shard(put, shards, x, slots, row), tree, rows)
+
+
+def _slot_axis(x) -> int:
+    """1 in a cache that has all layers in front, which no mesh splits, else 0."""
+    return int(x.ndim == 5)
 
 
 def _by_shard(function, shards: int, *arrays):

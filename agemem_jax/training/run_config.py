@@ -117,7 +117,8 @@ class ModelConfig:
       lora_dropout: rate of dropout in front of the LoRA matrices in updates.
       lora_targets: projections that carry LoRA matrices.
       remat: recompute layers in the backward pass instead of keeping activations.
-      backend: "plain", "cpu", "tpu", or "auto" by the device (see `DecoderConfig.backend`).
+      backend: "plain", "cpu", "cuda", "tpu", or "auto" by the device (see
+        `DecoderConfig.backend`).
     """
 
     init: Literal["pretrained", "random"] = "pretrained"

@@ -60,20 +60,29 @@ def test_a_stack_of_bfloat16_weights_stays_bfloat16():
     assert {leaf.dtype for leaf in jax.tree.leaves(stacked)} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_the_engine_gives_the_same_greedy_tokens():
-    config = VARIANTS["lora"]
+LAYERED = dataclasses.replace(VARIANTS["lora"], backend="cuda_interpreted")
+
+
+@pytest.mark.parametrize("config", [VARIANTS["lora"], LAYERED], ids=["layer by layer", "in a loop"])
+def test_the_engine_gives_the_same_greedy_tokens(config):
     weights = make(config)
     generated = {}
     for order in ("as_trained", "stacked"):
-        shapes = EngineConfig(slots=2, max_length=64, prefill_buckets=(16,), weights=order)
+        shapes = EngineConfig(
+            slots=3, max_length=64, prefill_buckets=(16,), attend_buckets=(32,), decode_rows=(2,),
+            weights=order,
+        )  # fmt: skip
         engine = Engine(shapes, config, stop_id=0)
         for _ in range(2):  # loading again starts from the weights that it is given
-            engine.load(weights)
-        for slot in range(2):
-            prompt = tuple(range(3 + slot, 20))
-            engine.submit(GenerationRequest(slot, prompt, 24, jax.random.key(0), temperature=0.0))
+            engine.load(weights, shared_prefix=(3, 4, 5))
         done = []
-        while engine.pending:
-            done += engine.step()
-        generated[order] = {each.slot: each.token_ids for each in done}
+        for slots in ((0, 1), (0, 1, 2)):  # the third takes over what the others hold
+            for slot in slots:
+                prompt = (3, 4, 5, *range(6 + slot % 2, 20 + len(slots)))
+                key = jax.random.key(0)
+                engine.submit(GenerationRequest(slot, prompt, 20, key, temperature=0.0))
+            while engine.pending:
+                done += engine.step()
+        generated[order] = sorted((each.slot, each.token_ids) for each in done)
     assert generated["stacked"] == generated["as_trained"]
+    assert engine._model.layered == (config is LAYERED)

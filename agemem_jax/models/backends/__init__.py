@@ -7,11 +7,17 @@ else in a model asks which device there is.
 import jax
 
 from agemem_jax.models.backends.cpu import Cpu
+from agemem_jax.models.backends.cuda import Cuda
 from agemem_jax.models.backends.plain import Plain
 from agemem_jax.models.backends.tpu import Tpu
 
-_BACKENDS = {each.name: each for each in (Plain(), Cpu(), Tpu(), Tpu(interpret=True))}
-_OF_DEVICES = {"cpu": "cpu", "tpu": "tpu"}
+_BACKENDS = {
+    each.name: each
+    for each in (
+        Plain(), Cpu(), Cuda(), Cuda(interpret=True), Tpu(), Tpu(interpret=True)
+    )
+}  # fmt: skip
+_OF_DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 
 def get(name: str) -> Plain:

@@ -25,6 +25,8 @@ class Plain:
       name: as `DecoderConfig.backend` has it.
       device: kind of device that it needs; None runs anywhere.
       transposes_keys: whether caches hold keys as [head_dim, length], not like values.
+      loops_layers: whether rollouts run alike layers in a loop, over stacked weights and caches,
+        so that a program is compiled in the time of one layer.
       block: queries and keys that packed attention looks at together. Small ones follow the
         forest closely.
     """
@@ -32,6 +34,7 @@ class Plain:
     name: ClassVar[str] = "plain"
     device: ClassVar[str | None] = None
     transposes_keys: ClassVar[bool] = True
+    loops_layers: ClassVar[bool] = False
     block: int = 64
 
     def check(self) -> None:
@@ -93,6 +96,22 @@ class Plain:
             keys = [each.swapaxes(2, 3) for each in keys]
         return attention.attend_cache(query, keys, values, positions, scoring)
 
+    def attend_layer(
+        self,
+        query: Float[Array, "batch token head head_dim"],
+        keys: Parts,
+        values: Parts,
+        layer: Int[Array, ""],
+        positions: Int[Array, "batch token"],
+        scoring: Scoring,
+    ) -> Float[Array, "batch token head head_dim"]:
+        """`attend_cache` to one of the layers that a cache holds along its first axis."""
+        own = (
+            [jax.lax.dynamic_index_in_dim(each, layer, keepdims=False) for each in parts]
+            for parts in (keys, values)
+        )
+        return self.attend_cache(query, *own, positions, scoring)
+
     def attend_packed(
         self,
         query: Float[Array, "row token head head_dim"],
@@ -141,6 +160,12 @@ class Plain:
     ) -> Float[Array, "*batch outputs"]:
         """x times `matrix`."""
         return x @ matrix
+
+    def add_bias(
+        self, product: Float[Array, "*batch outputs"], bias: Float[Array, " outputs"]
+    ) -> Float[Array, "*batch outputs"]:
+        """A product and its bias."""
+        return product + bias
 
     def times_transposed(
         self,
