@@ -1,4 +1,4 @@
-"""The device side of the engine: prefill, decode and sampling as pure jitted functions.
+"""The device side of the engine: prefill and decode as pure jitted functions.
 
 Caches and decode states are donated and come back updated in place. Axis order:
 [slot, ...]. A call reads and writes the first parts of the cache and leaves the rest alone.
@@ -9,17 +9,23 @@ travels between shards.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import rules
+from agemem_jax.rollout.generation import GenerationRequest
+from agemem_jax.rollout.sampling import BY_TEMPERATURE, SamplingMode, sample
 
-_BLOCK = 128  # tokens of the vocabulary that are drawn from together
+# What a new request brings: slot, token, position, limit, top_k, whether and what is folded
+# into the key; temperature and top_p; and behind those its key.
+_COUNTS, _COLUMNS = 7, 9
 
 
 @flax.struct.dataclass
@@ -32,7 +38,8 @@ class DecodeState:
       active: whether the slot generates.
       generated: tokens sampled so far by the running request.
       limits: the running request's `max_tokens`.
-      keys: the running request's key data.
+      keys: the running request's key. As data, since a jitted function that returns typed
+        keys takes JAX's slow way at every call; typed ones are read alike.
       temperatures: the running request's temperature.
       top_ks: how many of the likeliest tokens may be drawn; 0 is all.
       top_ps: the likeliest tokens may be drawn until they hold this much probability.
@@ -43,88 +50,27 @@ class DecodeState:
     active: Bool[Array, " slot"]
     generated: Int[Array, " slot"]
     limits: Int[Array, " slot"]
-    keys: Key[Array, " slot"]
+    keys: UInt32[Array, "slot word"] | Key[Array, " slot"]
     temperatures: Float[Array, " slot"]
     top_ks: Int[Array, " slot"]
     top_ps: Float[Array, " slot"]
 
-
-def _restrict(
-    logits: Float[Array, "slot vocab"], top_ks: Int[Array, " slot"], top_ps: Float[Array, " slot"]
-) -> Float[Array, "slot vocab"]:
-    """Logits with -inf for tokens that top-k and top-p leave out; the likeliest one stays."""
-    falling = jnp.sort(logits, axis=-1, descending=True)
-    probabilities = jax.nn.softmax(falling, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    ranks = jnp.arange(logits.shape[-1])
-    limits = jnp.where(top_ks > 0, top_ks, logits.shape[-1])
-    kept = (before < top_ps[:, None]) & (ranks < limits[:, None])
-    count = jnp.maximum(jnp.sum(kept, axis=-1), 1)
-    threshold = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
-    return jnp.where(logits >= threshold, logits, -jnp.inf)
-
-
-def _sample(
-    logits: Float[Array, "slot vocab"], state: DecodeState
-) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
-    """Draws one token per slot with the slot's own key and settings.
-
-    Log-probabilities are those of the distribution that was drawn from.
-    """
-    greedy = state.temperatures <= 0
-    scaled = logits / jnp.where(greedy, 1.0, state.temperatures)[:, None]
-    restricted = state.active & ~greedy & ((state.top_ks > 0) | (state.top_ps < 1.0))
-    top_ks = jnp.where(restricted, state.top_ks, 0)
-    top_ps = jnp.where(restricted, state.top_ps, 2.0)  # rounding must not leave anything out
-    scaled = jax.lax.cond(  # sorting the vocabulary costs more than the rest of a step
-        jnp.any(restricted), lambda x: _restrict(x, top_ks, top_ps), lambda x: x, scaled
-    )
-    highest = jnp.max(scaled, axis=-1, keepdims=True)
-    weights = jnp.exp(scaled - highest)
-    keys = jax.vmap(jax.random.fold_in)(state.keys, state.generated)
-    drawn, total = _draw(weights, jax.vmap(jax.random.uniform)(keys))
-    tokens = jax.lax.cond(  # looking for the likeliest token costs as much as drawing one
-        jnp.any(greedy & state.active),
-        lambda: jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn).astype(jnp.int32),
-        lambda: drawn.astype(jnp.int32),
-    )
-    chosen = jnp.take_along_axis(scaled - highest, tokens[:, None], axis=-1)[:, 0]
-    return tokens, chosen - jnp.log(total)
-
-
-def _draw(
-    weights: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]
-) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
-    """Draws by weight, and sums the weights; no token of weight 0 is ever drawn.
-
-    Inverts the cumulative distribution at one number from [0, 1), first over blocks of
-    tokens and then inside of one: a random number for every token of the vocabulary would
-    cost as much as the layers of a small model.
-    """
-    pad = -weights.shape[-1] % _BLOCK
-    blocks = jnp.pad(weights, ((0, 0), (0, pad))).reshape(len(weights), -1, _BLOCK)
-    masses = jnp.sum(blocks, axis=-1)
-    total = jnp.sum(masses, axis=-1)
-    block, rest = _invert(masses, uniforms * total)
-    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    place, _ = _invert(inside, rest)
-    return block * _BLOCK + place, total
-
-
-def _invert(
-    masses: Float[Array, "slot bin"], targets: Float[Array, " slot"]
-) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
-    """The bin in which the running sum passes a target, and how far into the bin that is."""
-    ends = jnp.cumsum(masses, axis=-1)
-    last = masses.shape[-1] - 1 - jnp.argmax(masses[:, ::-1] > 0, axis=-1)  # by rounding, past it
-    index = jnp.minimum(jnp.sum(ends <= targets[:, None], axis=-1), last)
-    end, mass = (jnp.take_along_axis(x, index[:, None], axis=-1)[:, 0] for x in (ends, masses))
-    return index, targets - (end - mass)
+    @classmethod
+    def idle(cls, slots: int) -> "DecodeState":
+        """The state of slots that do nothing."""
+        words = jax.random.key_data(jax.random.key(0)).shape[-1]
+        return cls(
+            tokens=jnp.zeros(slots, jnp.int32), positions=jnp.zeros(slots, jnp.int32),
+            active=jnp.zeros(slots, bool), generated=jnp.zeros(slots, jnp.int32),
+            limits=jnp.zeros(slots, jnp.int32), keys=jnp.zeros((slots, words), jnp.uint32),
+            temperatures=jnp.ones(slots, jnp.float32), top_ks=jnp.zeros(slots, jnp.int32),
+            top_ps=jnp.ones(slots, jnp.float32),
+        )  # fmt: skip
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "parts", "chunk", "idle_slots", "stop_ids"),
+    static_argnames=("config", "parts", "chunk", "idle_slots", "stop_ids", "sampling"),
     donate_argnames=("cache", "state"),
     # cuBLAS reads a layer's matrix where it lies; for Triton XLA copies it first.
     compiler_options={"xla_gpu_enable_triton_gemm": False},
@@ -138,8 +84,9 @@ def decode_chunk(
     *,
     parts: int,
     chunk: int,
-    idle_slots: int,
+    idle_slots: int | None,
     stop_ids: tuple[int, ...],
+    sampling: SamplingMode = BY_TEMPERATURE,
 ):
     """Samples up to `chunk` tokens in every active one of `slots`.
 
@@ -152,8 +99,10 @@ def decode_chunk(
         past the last one. Their caches are copied to and fro. None runs all in place.
       parts: how many parts of the cache the running slots reach into.
       chunk: the most tokens.
-      idle_slots: as soon as so many have come to their end, the chunk ends.
+      idle_slots: as soon as so many have come to their end, the chunk ends; None is all of
+        them. With 0 it always runs to its end, so that nobody asks after each token.
       stop_ids: the tokens that end a response.
+      sampling: what the running requests need.
 
     Returns:
       The cache, the state, and (tokens, log_probs, count): int32 and float32
@@ -170,7 +119,7 @@ def decode_chunk(
     def keep_going(carry):
         index, _, state, *_ = carry
         busy = jnp.sum(state.active)
-        return (index < chunk) & (busy > 0) & (begun - busy < idle_slots)
+        return (index < chunk) & (busy > 0) & (begun - busy < (idle_slots or rows + 1))
 
     def step(carry):
         index, cache, state, tokens, log_probs, count = carry
@@ -181,7 +130,11 @@ def decode_chunk(
         logits = decoder.unembed(config, weights, hidden[:, 0])
         # First by vocabulary, or the table is gathered in the logits' stead.
         logits = rules.constrain(logits, "batch", "vocab")
-        sampled, sampled_log_probs = _sample(rules.constrain(logits, "batch", None), state)
+        keys = jax.vmap(jax.random.fold_in)(_typed(state.keys), state.generated)
+        sampled, sampled_log_probs = sample(
+            rules.constrain(logits, "batch", None), keys, state.temperatures, state.top_ks,
+            state.top_ps, sampling,
+        )  # fmt: skip
         tokens = tokens.at[:, index].set(jnp.where(state.active, sampled, 0))
         log_probs = log_probs.at[:, index].set(jnp.where(state.active, sampled_log_probs, 0.0))
         advance = state.active.astype(jnp.int32)
@@ -199,7 +152,11 @@ def decode_chunk(
         jnp.int32(0), cache, state, jnp.zeros((rows, chunk), jnp.int32),
         jnp.zeros((rows, chunk), jnp.float32), jnp.zeros((rows,), jnp.int32),
     )  # fmt: skip
-    _, cache, state, tokens, log_probs, count = jax.lax.while_loop(keep_going, step, carry)
+    if idle_slots == 0:
+        carry = jax.lax.fori_loop(0, chunk, lambda _, carry: step(carry), carry)
+    else:
+        carry = jax.lax.while_loop(keep_going, step, carry)
+    _, cache, state, tokens, log_probs, count = carry
     if slots is not None:
         cache = _put(whole.first(parts), slots, cache)
         state = _put(all_states, slots, state)
@@ -303,7 +260,47 @@ def _keep(x):
     return rules.constrain(x, "batch", *(("kv_heads",) if x.ndim == 4 else ()))
 
 
+def pack_rows(
+    requests: Sequence[GenerationRequest], keys: Sequence[UInt32[np.ndarray, " word"]], slots: int
+) -> Int[np.ndarray, "slot column"]:
+    """New requests as `admit` reads them: one array, so that one transfer brings all.
+
+    Args:
+      requests: at most one for each slot.
+      keys: the data of their keys.
+      slots: how many there are; rows that pad carry this number.
+    """
+    packed = np.zeros((slots, _COLUMNS + len(keys[0])), np.int32)
+    packed[:, 0] = slots
+    for row, request in enumerate(requests):
+        step = request.step
+        packed[row, :_COUNTS] = (
+            request.slot, request.prompt[-1], len(request.prompt) - 1, request.max_tokens,
+            request.top_k, step is not None, step or 0,
+        )  # fmt: skip
+    filled = packed[: len(requests)]
+    settings = [(request.temperature, request.top_p) for request in requests]
+    filled[:, _COUNTS:_COLUMNS] = np.asarray(settings, np.float32).view(np.int32)
+    filled[:, _COLUMNS:] = np.stack(keys).view(np.int32)
+    return packed
+
+
 @functools.partial(jax.jit, donate_argnames=("state",))
-def admit(state: DecodeState, slots: Int[Array, " row"], rows: DecodeState) -> DecodeState:
-    """Writes the rows of new requests; padding is a slot number past the last one."""
+def admit(state: DecodeState, packed: Int[Array, "slot column"]) -> DecodeState:
+    """Writes the rows of new requests, as `pack_rows` lays them out; any number is one shape."""
+    slots, tokens, positions, limits, top_ks, folds, steps = packed[:, :_COUNTS].T
+    settings = jax.lax.bitcast_convert_type(packed[:, _COUNTS:_COLUMNS], jnp.float32)
+    keys = jax.lax.bitcast_convert_type(packed[:, _COLUMNS:], jnp.uint32)
+    folded = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(keys), steps)
+    rows = DecodeState(
+        tokens=tokens, positions=positions, active=jnp.ones(slots.shape, bool),
+        generated=jnp.zeros_like(tokens), limits=limits,
+        keys=jnp.where(folds[:, None] > 0, jax.random.key_data(folded), keys),
+        temperatures=settings[:, 0], top_ks=top_ks, top_ps=settings[:, 1],
+    )  # fmt: skip
     return _put(state, slots, rows)
+
+
+def _typed(keys: UInt32[Array, "slot word"] | Key[Array, " slot"]) -> Key[Array, " slot"]:
+    typed = jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    return keys if typed else jax.random.wrap_key_data(keys)

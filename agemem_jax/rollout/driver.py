@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from absl import logging
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt32
 
 from agemem_jax.memory import operations
 from agemem_jax.memory.store import MemoryStore
@@ -58,16 +59,16 @@ class Backend(Protocol):
 
 
 class PolicyBackend:
-    """Answers generations with the policy. Keys are folded per step."""
+    """Answers generations with the policy. Keys are folded per step, on the device."""
 
     def __init__(self, engine: Engine, temperature: float = 1.0):
         self.slots = engine.config.slots
         self._engine = engine
         self._temperature = temperature
-        self._keys: dict[int, Key[Array, ""]] = {}
+        self._keys: dict[int, UInt32[np.ndarray, " word"]] = {}
 
     def begin(self, slot: int, rollout: Rollout) -> None:
-        self._keys[slot] = rollout.key
+        self._keys[slot] = np.asarray(jax.random.key_data(rollout.key))
 
     def submit(self, slot: int, request: Generate) -> None:
         self._engine.submit(
@@ -75,8 +76,9 @@ class PolicyBackend:
                 slot=slot,
                 prompt=request.prompt,
                 max_tokens=request.max_tokens,
-                key=jax.random.fold_in(self._keys[slot], request.step),
+                key=self._keys[slot],
                 temperature=self._temperature,
+                step=request.step,
             )
         )
 

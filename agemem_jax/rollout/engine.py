@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key, UInt32
 
 from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
@@ -37,6 +37,7 @@ from agemem_jax.rollout.generation import (
     GenerationRequest,
 )
 from agemem_jax.rollout.prefill_plan import Call, PrefillPlan
+from agemem_jax.rollout.sampling import SamplingMode
 
 
 class _Chunk(NamedTuple):
@@ -74,7 +75,8 @@ class Engine:
         Raises:
           ValueError: slots or weights cannot be split over the mesh.
         """
-        self.config = config
+        devices = jax.devices() if mesh is None else mesh.devices.flat
+        self.config = config = config.resolved(devices[0].platform, model.compute_dtype)
         self._mesh, shards = mesh, batch_shards(mesh)
         if config.slots % shards:
             raise ValueError(
@@ -92,26 +94,16 @@ class Engine:
         self._stop_ids = tuple(stop_id) if isinstance(stop_id, Sequence) else (int(stop_id),)
         self._weights: decoder.Weights | None = None
         self._waiting: dict[int, GenerationRequest] = {}
+        self._contexts: dict[int, Int[np.ndarray, " token"]] = {}  # of what waits
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
         self._in_flight: _Chunk | None = None
         self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_row_counts, shards)
         self._held = self._plan.held
         self._cache: kv_cache.Cache | None = None
-        slots = config.slots
-        self._state = DecodeState(
-            tokens=jnp.zeros(slots, jnp.int32),
-            positions=jnp.zeros(slots, jnp.int32),
-            active=jnp.zeros(slots, bool),
-            generated=jnp.zeros(slots, jnp.int32),
-            limits=jnp.zeros(slots, jnp.int32),
-            keys=jax.random.split(jax.random.key(0), slots),
-            temperatures=jnp.ones(slots, jnp.float32),
-            top_ks=jnp.zeros(slots, jnp.int32),
-            top_ps=jnp.ones(slots, jnp.float32),
-        )
+        self._state = DecodeState.idle(config.slots)
         if mesh is not None:
-            split = rules.activation_sharding(mesh, (slots,), "batch")
+            split = rules.activation_sharding(mesh, (config.slots,), "batch")
             self._state = jax.device_put(self._state, split)
 
     def load(self, weights: decoder.Weights, shared_prefix: Sequence[int] = ()) -> None:
@@ -170,8 +162,8 @@ class Engine:
         """
         if self._running:
             with use(self._mesh):
-                self._state = decoding.halt(self._state, jnp.arange(self.config.slots))
-        for held in (self._waiting, self._running, self._partial):
+                self._halt(range(self.config.slots))
+        for held in (self._waiting, self._contexts, self._running, self._partial):
             held.clear()
         self._cache = self._weights = self._in_flight = None
         self._held.forget()
@@ -205,6 +197,10 @@ class Engine:
                 f"{self.config.max_length}; raise it or lower the budgets."
             )
         self._waiting[request.slot] = request
+        # Prefill stops one token short of the prompt's end.
+        self._contexts[request.slot] = np.fromiter(
+            request.prompt, np.int32, len(request.prompt) - 1
+        )
         self.stats.requests += 1
         self.stats.prompt_tokens += len(request.prompt)
 
@@ -216,8 +212,8 @@ class Engine:
         if self._cache is None:
             raise RuntimeError("Engine.step was called before Engine.load.")
         with use(self._mesh):
-            finished = self._collect() if self._in_flight else []
             self._admit_waiting()
+            finished = self._collect() if self._in_flight else []
             if self._running:
                 self._dispatch()
                 if not self.config.overlap:
@@ -235,30 +231,34 @@ class Engine:
         rows = next(size for size in row_counts if size >= len(running))
         slots = None
         if rows < self.config.slots:
-            slots = jnp.asarray(running + [self.config.slots] * (rows - len(running)), jnp.int32)
+            slots = np.array(running + [self.config.slots] * (rows - len(running)), np.int32)
         self._cache, self._state, output = decoding.decode_chunk(
             self._model, self._weights, self._cache, self._state, slots,
             parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
             idle_slots=self.config.idle_slots, stop_ids=self._stop_ids,
+            sampling=SamplingMode.of(self._running.values()),
         )  # fmt: skip
+        for array in output:
+            array.copy_to_host_async()
         places = {slot: slot if slots is None else row for row, slot in enumerate(running)}
         self._in_flight = _Chunk(places, rows, output)
 
     def _collect(self) -> list[Generation]:
         """Waits for the chunk in flight, and returns what finished in it."""
         chunk, self._in_flight = self._in_flight, None
-        tokens, log_probs, count = jax.device_get(chunk.output)
+        # Lists as a whole: reading arrays slot by slot takes several times as long.
+        tokens, log_probs, count = (x.tolist() for x in jax.device_get(chunk.output))
         if not self.stats.slot_steps:
             logging.info("First token sampled")  # all of the start-up lies before it
-        self.stats.decode_steps += int(count.max())
-        self.stats.slot_steps += int(count.max()) * chunk.rows
-        self.stats.busy_slot_steps += int(count.sum())
+        self.stats.decode_steps += max(count)
+        self.stats.slot_steps += max(count) * chunk.rows
+        self.stats.busy_slot_steps += sum(count)
         finished, halted = [], []
         for slot, row in chunk.places.items():
             request = self._running[slot]
             partial_tokens, partial_log_probs = self._partial[slot]
-            partial_tokens.extend(tokens[row, : count[row]].tolist())
-            partial_log_probs.extend(log_probs[row, : count[row]].tolist())
+            partial_tokens.extend(tokens[row][: count[row]])
+            partial_log_probs.extend(log_probs[row][: count[row]])
             done = partial_tokens[-1] in self._stop_ids
             cut = self._cut_at_text(request, partial_tokens)
             if cut is not None:
@@ -267,9 +267,12 @@ class Engine:
             if done or cut is not None or len(partial_tokens) >= request.max_tokens:
                 finished.append(self._finish(slot))
         if halted:
-            pad = [self.config.slots] * (self.config.slots - len(halted))
-            self._state = decoding.halt(self._state, jnp.asarray([*halted, *pad], jnp.int32))
+            self._halt(halted)
         return finished
+
+    def _halt(self, slots: Sequence[int]) -> None:
+        pad = [self.config.slots] * (self.config.slots - len(slots))
+        self._state = decoding.halt(self._state, np.array([*slots, *pad], np.int32))
 
     def _cut_at_text(self, request: GenerationRequest, tokens: Sequence[int]) -> int | None:
         """How many tokens stay when the response holds a text that ends it."""
@@ -289,31 +292,24 @@ class Engine:
         request = self._running.pop(slot)
         tokens, log_probs = self._partial.pop(slot)
         # The last sampled token was never fed, so its key and value are not cached.
-        self._held.hold(slot, (*request.prompt, *tokens[:-1]))
+        self._held.go_on(slot, len(request.prompt) - 1, (request.prompt[-1], *tokens[:-1]))
         self.stats.sampled_tokens += len(tokens)
         return Generation(slot, tuple(tokens), np.asarray(log_probs, np.float32))
 
     def _admit_waiting(self) -> None:
         """Prefills what waits, as far as this step may, and starts what is ready."""
-        contexts = {
-            slot: np.asarray(request.prompt[:-1], np.int32)
-            for slot, request in self._waiting.items()
-        }
+        contexts = self._contexts
         for _ in range(self.config.prefill_calls):
             if not self._prefill(contexts):
                 break
-        ready = [
-            slot
-            for slot, ids in contexts.items()
-            if self._held.longest(slot, ids) == (slot, len(ids))
-        ]
+        ready = [slot for slot, ids in contexts.items() if self._held.shared(slot, ids) == len(ids)]
         if ready:
             requests = [self._waiting.pop(slot) for slot in ready]
             for request in requests:
                 self._running[request.slot] = request
                 self._partial[request.slot] = ([], [])
                 # What lay behind is overwritten from now on.
-                self._held.hold(request.slot, request.prompt[:-1])
+                self._held.go_on(request.slot, len(contexts.pop(request.slot)), ())
             self._start(requests)
 
     def _prefill(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> bool:
@@ -325,9 +321,11 @@ class Engine:
         Returns:
           Whether anything was left to do.
         """
-        while (copies := self._plan.copies(contexts)).rows:
+        missing = self._plan.missing(contexts)
+        while (copies := self._plan.copies(missing)).rows:
             self._copy(copies)
-        chunks = self._plan.chunks(contexts)
+            missing = self._plan.missing(contexts)
+        chunks = self._plan.chunks(missing)
         if chunks.rows:
             self._prefill_chunk(chunks)
         return bool(chunks.rows)
@@ -339,7 +337,7 @@ class Engine:
             self._held.hold(item.slot, item.context)
         sources, slots = self._plan.places(call)
         self._cache = decoding.copy(
-            self._cache, jnp.asarray(sources), jnp.asarray(slots), shards=self._plan.shards,
+            self._cache, sources, slots, shards=self._plan.shards,
             parts=self._parts(max(item.start for item in call.rows.values())),
         )  # fmt: skip
 
@@ -357,12 +355,9 @@ class Engine:
             self.stats.prefilled_tokens += end - start
             if source != slot:
                 self.stats.copied_tokens += start - self._held.shared(slot, context)
-        sources, slots = (
-            (None, None) if call.in_place else map(jnp.asarray, self._plan.places(call))
-        )
+        sources, slots = (None, None) if call.in_place else self._plan.places(call)
         self._cache = decoding.prefill(
-            self._model, self._weights, self._cache, sources, slots,
-            jnp.asarray(tokens), jnp.asarray(positions),
+            self._model, self._weights, self._cache, sources, slots, tokens, positions,
             parts=self._parts(longest), shards=self._plan.shards,
         )  # fmt: skip
         for _, slot, _, start, context in call.rows.values():
@@ -370,26 +365,9 @@ class Engine:
 
     def _start(self, requests: Sequence[GenerationRequest]) -> None:
         """Writes the requests' rows into the decode state; one shape for any number."""
-        size = self.config.slots
-        pad = size - len(requests)
-
-        def column(values, dtype):
-            return jnp.asarray(np.array([*values, *([0] * pad)], dtype))
-
-        keys = [request.key for request in requests]
-        rows = DecodeState(
-            tokens=column((r.prompt[-1] for r in requests), np.int32),
-            positions=column((len(r.prompt) - 1 for r in requests), np.int32),
-            active=jnp.ones(size, bool),
-            generated=jnp.zeros(size, jnp.int32),
-            limits=column((r.max_tokens for r in requests), np.int32),
-            keys=jnp.stack([*keys, *([keys[0]] * pad)]),
-            temperatures=column((r.temperature for r in requests), np.float32),
-            top_ks=column((r.top_k for r in requests), np.int32),
-            top_ps=column((r.top_p for r in requests), np.float32),
-        )
-        slots = np.array([*(r.slot for r in requests), *([size] * pad)], np.int32)
-        self._state = decoding.admit(self._state, jnp.asarray(slots), rows)
+        keys = [_key_data(request.key) for request in requests]
+        packed = decoding.pack_rows(requests, keys, self.config.slots)
+        self._state = decoding.admit(self._state, packed)
 
     def _bucket(self, length: int) -> int:
         for bucket in self.config.prefill_buckets:
@@ -401,3 +379,7 @@ class Engine:
         """How many parts of the cache hold the first `length` positions."""
         ends = self.config.attend_lengths
         return next((part for part, end in enumerate(ends, 1) if length <= end), len(ends))
+
+
+def _key_data(key: Key[Array, ""] | UInt32[np.ndarray, " word"]) -> UInt32[np.ndarray, " word"]:
+    return key if isinstance(key, np.ndarray) else np.asarray(jax.random.key_data(key))

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt32
 
 CACHE_DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("as_trained", "stacked", "int8")
@@ -29,11 +29,13 @@ class EngineConfig:
         less than all; all of them is always possible.
       chunk: decode steps between two looks of the host, at most.
       idle_slots: the host looks earlier when so many slots have nothing left to decode;
-        it may have more for them.
+        it may have more for them. 0 is never: a chunk of known length runs without the host
+        asking after each token who is idle. By default 0 on GPUs, where the host asks, else 4.
       overlap: whether the next chunk starts before what finished in the last one is handed
         out, so that the host's work costs the device no time, but a finished slot waits one
-        chunk longer for what comes next. It pays where the device is not the host's CPU.
-      cache_dtype: "float32" or "bfloat16".
+        chunk longer for what comes next. It pays where the device is not the host's CPU, and
+        is the default there. Tokens do not depend on it.
+      cache_dtype: "float32" or "bfloat16"; by default the model's compute dtype.
       weights: "as_trained"; "stacked", a copy whose order suits CPUs and their kernels (see
         `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
         `sampling_gap_max` then tells how far log-probabilities moved.
@@ -48,23 +50,27 @@ class EngineConfig:
     attend_buckets: tuple[int, ...] = (256, 512)
     decode_rows: tuple[int, ...] = ()
     chunk: int = 16
-    idle_slots: int = 4
-    overlap: bool = False
-    cache_dtype: str = "float32"
+    idle_slots: int | None = None
+    overlap: bool | None = None
+    cache_dtype: str | None = None
     weights: str = "as_trained"
 
     def __post_init__(self):
-        for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk", "idle_slots"):
+        for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk"):
             if getattr(self, name) < 1:
                 raise ValueError(f"engine.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.idle_slots is not None and self.idle_slots < 0:
+            raise ValueError(
+                f"engine.idle_slots is {self.idle_slots}; it must be 0 (never) or more."
+            )
         if self.weights not in WEIGHTS:
             raise ValueError(
                 f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
             )
-        if self.cache_dtype not in CACHE_DTYPES:
+        if self.cache_dtype not in (None, *CACHE_DTYPES):
             raise ValueError(
                 f"engine.cache_dtype is {self.cache_dtype!r}; it must be one of "
-                f"{', '.join(CACHE_DTYPES)}."
+                f"{', '.join(CACHE_DTYPES)}, or None for the model's compute dtype."
             )
         if not self.prefill_buckets:
             raise ValueError("engine.prefill_buckets is empty; it needs one chunk length at least.")
@@ -75,6 +81,16 @@ class EngineConfig:
                     f"engine.{name} is {sizes}; it must be an ascending list of numbers of 1 or "
                     "more."
                 )
+
+    def resolved(self, platform: str, compute_dtype: str) -> "EngineConfig":
+        """With values for what is None, on devices of `platform` ("cpu", "gpu" or "tpu")."""
+        defaults = {
+            "idle_slots": 0 if platform == "gpu" else 4,
+            "overlap": platform != "cpu",
+            "cache_dtype": compute_dtype,
+        }
+        missing = {name: new for name, new in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     @property
     def row_counts(self) -> tuple[int, ...]:
@@ -103,7 +119,9 @@ class GenerationRequest:
       prompt: all tokens before the response, at least one.
       max_tokens: limit of the response, the stop token included.
       key: typed random key of this generation; token i is drawn with
-        `fold_in(key, i)`, so the result depends on nothing that runs beside it.
+        `fold_in(key, i)`, so the result depends on nothing that runs beside it. Its data as
+        an array of the host saves reading it from the device.
+      step: the generation's key is `fold_in(key, step)`; None is `key` itself.
       temperature: 0 takes the most likely token.
       top_k: only so many of the likeliest tokens may be drawn; 0 is all.
       top_p: only the likeliest tokens that together hold this much probability.
@@ -114,11 +132,12 @@ class GenerationRequest:
     slot: int
     prompt: tuple[int, ...]
     max_tokens: int
-    key: Key[Array, ""]
+    key: Key[Array, ""] | UInt32[np.ndarray, " word"]
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    step: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

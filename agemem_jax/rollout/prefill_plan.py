@@ -4,13 +4,13 @@ Slots are split into shards, one for each group of devices that shares a cache. 
 the same number of rows for every shard, and a slot takes over from slots of its shard only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from agemem_jax.rollout.prefixes import HeldPrefixes, common_prefix
+from agemem_jax.rollout.prefixes import HeldPrefixes, begin_alike
 
 _WORTH_WAITING = 16  # tokens that a slot can save by waiting for another's prefill
 
@@ -62,17 +62,25 @@ class PrefillPlan:
         """The first slot of every shard."""
         return range(0, self.shards * self._slots_per_shard, self._slots_per_shard)
 
-    def copies(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Call:
-        """Contexts that another slot holds whole."""
-        whole = (item for item in self._missing(contexts) if not item.count)
-        return self._call(self._deal(whole))
+    def missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> list[Missing]:
+        """What is left to do for slots that are to hold `contexts`."""
+        items = []
+        for slot, context in contexts.items():
+            source, start = self.held.longest(slot, context)
+            if start < len(context) or source != slot:
+                items.append(Missing(len(context) - start, slot, source, start, context))
+        return items
 
-    def chunks(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Call:
+    def copies(self, missing: Sequence[Missing]) -> Call:
+        """Contexts that another slot holds whole."""
+        return self._call(self._deal(item for item in missing if not item.count))
+
+    def chunks(self, missing: Sequence[Missing]) -> Call:
         """What to compute next, the shortest first.
 
         A slot whose context another slot of the call is about to compute waits for it.
         """
-        items = sorted(self._missing(contexts), key=lambda item: (item.count, item.slot))
+        items = sorted(missing, key=lambda item: (item.count, item.slot))
         return self._call(self._deal(items, waits=True))
 
     def places(self, call: Call) -> Int[np.ndarray, "2 row"]:
@@ -83,12 +91,6 @@ class PrefillPlan:
             places[:, row] = item.source % size, item.slot % size
         return places
 
-    def _missing(self, contexts: Mapping[int, Int[np.ndarray, " token"]]) -> Iterator[Missing]:
-        for slot, context in contexts.items():
-            source, start = self.held.longest(slot, context)
-            if start < len(context) or source != slot:
-                yield Missing(len(context) - start, slot, source, start, context)
-
     def _deal(self, items, waits: bool = False) -> dict[int, list[Missing]]:
         """As many items to every shard as it has rows."""
         chosen: dict[int, list[Missing]] = {}
@@ -96,8 +98,8 @@ class PrefillPlan:
             beside = chosen.setdefault(item.slot // self._slots_per_shard, [])
             if len(beside) == self._row_counts[-1]:
                 continue
-            ahead = max((common_prefix(item.context, other.context) for other in beside), default=0)
-            if not waits or ahead <= item.start + _WORTH_WAITING:
+            alike = item.start + _WORTH_WAITING + 1
+            if not waits or not any(begin_alike(item.context, x.context, alike) for x in beside):
                 beside.append(item)
         return chosen
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agemem_jax.models import decoder
-from agemem_jax.rollout import decoding
+from agemem_jax.rollout import decoding, sampling
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import GenerationRequest
 from agemem_jax.rollout.prefixes import common_prefix
@@ -343,7 +343,7 @@ def test_draws_follow_the_weights_and_never_hit_a_zero():
     weights[-20:] = 0  # also not when rounding carries the target past the end
     uniforms = np.concatenate([(np.arange(2**16) + 0.5) / 2**16, [0.0, 1 - 2**-24]])
     rows = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (len(uniforms), 300))
-    drawn, total = decoding._draw(rows, jnp.asarray(uniforms, jnp.float32))
+    drawn, total = sampling.draw(rows, jnp.asarray(uniforms, jnp.float32))
     np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
     assert np.all(weights[np.asarray(drawn)] > 0)
     counts = np.bincount(drawn, minlength=300) / len(uniforms)

@@ -1,0 +1,121 @@
+"""Draws tokens from logits, and the settings that decide which program does so.
+
+Greedy requests and those that leave tokens out cost passes over the vocabulary of their own.
+Which of the two are among the running ones is known on the host, so it is a static argument:
+no program asks on the way.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from agemem_jax.rollout.generation import GenerationRequest
+
+_BLOCK = 128  # tokens of the vocabulary that are drawn from together
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingMode:
+    """What the requests of a chunk need beside a draw by temperature.
+
+    Attributes:
+      greedy: one of them takes the likeliest token (temperature 0).
+      restricted: one of them draws from some of the tokens only (top-k, top-p).
+    """
+
+    greedy: bool = False
+    restricted: bool = False
+
+    @classmethod
+    def of(cls, requests: Iterable[GenerationRequest]) -> "SamplingMode":
+        """The mode that serves all of these."""
+        greedy = restricted = False
+        for each in requests:
+            if each.temperature <= 0:
+                greedy = True
+            elif each.top_k > 0 or each.top_p < 1.0:
+                restricted = True
+        return cls(greedy, restricted)
+
+
+BY_TEMPERATURE = SamplingMode()
+
+
+def sample(
+    logits: Float[Array, "slot vocab"],
+    keys: Key[Array, " slot"],
+    temperatures: Float[Array, " slot"],
+    top_ks: Int[Array, " slot"],
+    top_ps: Float[Array, " slot"],
+    mode: SamplingMode,
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """Draws one token per slot with the slot's own key and settings.
+
+    Settings that `mode` does not name are not looked at: slots that have them must be idle.
+
+    Returns:
+      Tokens, and their log-probabilities in the distribution that was drawn from.
+    """
+    greedy = temperatures <= 0
+    scaled = logits / jnp.where(greedy, 1.0, temperatures)[:, None]
+    if mode.restricted:
+        restricted = ~greedy & ((top_ks > 0) | (top_ps < 1.0))
+        top_ks = jnp.where(restricted, top_ks, 0)
+        top_ps = jnp.where(restricted, top_ps, 2.0)  # rounding must not leave anything out
+        scaled = _restrict(scaled, top_ks, top_ps)
+    highest = jnp.max(scaled, axis=-1, keepdims=True)
+    weights = jnp.exp(scaled - highest)
+    tokens, total = draw(weights, jax.vmap(jax.random.uniform)(keys))
+    if mode.greedy:
+        tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), tokens)
+    tokens = tokens.astype(jnp.int32)
+    chosen = jnp.take_along_axis(scaled - highest, tokens[:, None], axis=-1)[:, 0]
+    return tokens, chosen - jnp.log(total)
+
+
+def _restrict(
+    logits: Float[Array, "slot vocab"], top_ks: Int[Array, " slot"], top_ps: Float[Array, " slot"]
+) -> Float[Array, "slot vocab"]:
+    """Logits with -inf for tokens that top-k and top-p leave out; the likeliest one stays."""
+    falling = jnp.sort(logits, axis=-1, descending=True)
+    probabilities = jax.nn.softmax(falling, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    ranks = jnp.arange(logits.shape[-1])
+    limits = jnp.where(top_ks > 0, top_ks, logits.shape[-1])
+    kept = (before < top_ps[:, None]) & (ranks < limits[:, None])
+    count = jnp.maximum(jnp.sum(kept, axis=-1), 1)
+    threshold = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
+    return jnp.where(logits >= threshold, logits, -jnp.inf)
+
+
+def draw(
+    weights: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """Draws by weight, and sums the weights; no token of weight 0 is ever drawn.
+
+    Inverts the cumulative distribution at one number from [0, 1), first over blocks of
+    tokens and then inside of one: a random number for every token of the vocabulary would
+    cost as much as the layers of a small model.
+    """
+    pad = -weights.shape[-1] % _BLOCK
+    blocks = jnp.pad(weights, ((0, 0), (0, pad))).reshape(len(weights), -1, _BLOCK)
+    masses = jnp.sum(blocks, axis=-1)
+    total = jnp.sum(masses, axis=-1)
+    block, rest = _invert(masses, uniforms * total)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place, _ = _invert(inside, rest)
+    return block * _BLOCK + place, total
+
+
+def _invert(
+    masses: Float[Array, "slot bin"], targets: Float[Array, " slot"]
+) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
+    """The bin in which the running sum passes a target, and how far into the bin that is."""
+    ends = jnp.cumsum(masses, axis=-1)
+    last = masses.shape[-1] - 1 - jnp.argmax(masses[:, ::-1] > 0, axis=-1)  # by rounding, past it
+    index = jnp.minimum(jnp.sum(ends <= targets[:, None], axis=-1), last)
+    end, mass = (jnp.take_along_axis(x, index[:, None], axis=-1)[:, 0] for x in (ends, masses))
+    return index, targets - (end - mass)
