@@ -32,6 +32,7 @@ _NAMES = {
     "model.chat_format": ["chatml", "llama3", "gemma", "mistral"],
     "model.backend": ["auto", "plain", "cpu", "tpu"],
     "memory.embedder": ["hashed_ngrams", "minilm"],
+    "memory.device": ["auto", "host", "accelerator"],
     "episode.prompt_style": ["full", "compact"],
     "judge.kind": ["offline", "llm"],
     "judge.base_url": ["http://127.0.0.1:9/v1", "localhost"],

@@ -1,4 +1,4 @@
-"""Long-term memories of many rollouts: the bank on the device, texts beside it.
+"""Long-term memories of many rollouts: the bank on a device, texts beside it.
 
 `MemoryStore` answers one tick of tool calls (section 3.2, at most one per rollout row)
 with one call of the embedder and one jitted call on the bank, both of fixed shapes. What
@@ -6,10 +6,12 @@ goes wrong becomes a sentence that the policy can read, and changes nothing.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -28,6 +30,7 @@ from agemem_jax.memory.operations import (
     parse_memory_id,
     text_of,
 )
+from agemem_jax.memory.placement import place
 from agemem_jax.memory.rows import Record, Row, added_metadata, empty_row, updated_metadata
 from agemem_jax.protocol.events import RetrievedEntry
 
@@ -77,6 +80,7 @@ class MemoryStore:
         *,
         max_top_k: int | None = None,
         sharding: jax.sharding.Sharding | None = None,
+        device: str = "auto",
     ) -> "MemoryStore":
         """An empty store.
 
@@ -86,13 +90,17 @@ class MemoryStore:
           entries: capacity of a row.
           max_top_k: the most entries that one retrieval may ask for; by default all. Where
             it is the capacity, a retrieval that asks for more gets what there is.
-          sharding: how the bank's leading axis is split over devices; None leaves it on
-            the default device.
+          sharding: how the leading axis of what rollouts use is split over devices; None is
+            all of it on the default device.
+          device: whether the bank lives there, too; see `placement.MemoryConfig`.
 
         Raises:
           ValueError: when a size is not positive or `max_top_k` exceeds the capacity.
         """
-        bank = bank_lib.init_bank(rollouts, entries, embedder.dim)
+        make = functools.partial(bank_lib.init_bank, rollouts, entries, embedder.dim)
+        # Committed to its devices also by default: a restored bank is, and jit would compile
+        # the same tick twice for the two.
+        bank = place(make, device, sharding or jnp.zeros(()).sharding)
         if max_top_k is None:
             max_top_k = entries
         if not 1 <= max_top_k <= entries:
@@ -100,14 +108,11 @@ class MemoryStore:
                 f"max_top_k of a memory store is {max_top_k}; it must be between 1 and the "
                 f"{entries} entries of a row."
             )
-        # Committed to its devices also by default: a restored bank is, and jit would compile
-        # the same tick twice for the two.
-        bank = jax.device_put(bank, sharding or bank.valid.sharding)
         return cls(embedder, bank, max_top_k)
 
     @property
     def bank(self) -> Bank:
-        """The device side; donated to the next `execute`, so read it before that."""
+        """The arrays; donated to the next `execute`, so read it before that."""
         return self._bank
 
     @property

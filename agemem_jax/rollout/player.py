@@ -31,16 +31,21 @@ class Player:
         embedder: Embedder,
         memory_entries: int,
         mesh: Mesh | None = None,
+        memory_device: str = "auto",
     ):
-        """A player whose slots and memories are split over `mesh`, that of rollouts."""
+        """A player whose slots are split over `mesh`, that of rollouts.
+
+        So are memories, unless `memory_device` puts them on the host (`MemoryConfig.device`).
+        """
         self.chat = chat
         self.engine = Engine(engine, model, chat.stop_ids, chat.decode, mesh)
         split = None
         if mesh is not None:
             split = rules.activation_sharding(mesh, (engine.slots,), "batch")
         self.store = MemoryStore.create(
-            embedder, rollouts=engine.slots, entries=memory_entries, sharding=split
-        )
+            embedder, rollouts=engine.slots, entries=memory_entries, sharding=split,
+            device=memory_device,
+        )  # fmt: skip
         self._dropping: set[str] = set()
 
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:

@@ -66,13 +66,13 @@ def sample(
         top_ks = jnp.where(restricted, top_ks, 0)
         top_ps = jnp.where(restricted, top_ps, 2.0)  # rounding must not leave anything out
         scaled = _restrict(scaled, top_ks, top_ps)
-    highest = jnp.max(scaled, axis=-1, keepdims=True)
-    weights = jnp.exp(scaled - highest)
-    tokens, total = draw(weights, jax.vmap(jax.random.uniform)(keys))
+    tokens, highest, total = jax.lax.platform_dependent(
+        scaled, jax.vmap(jax.random.uniform)(keys), cuda=draw_in_one_pass, default=draw_in_passes
+    )
     if mode.greedy:
         tokens = jnp.where(greedy, jnp.argmax(logits, axis=-1), tokens)
     tokens = tokens.astype(jnp.int32)
-    chosen = jnp.take_along_axis(scaled - highest, tokens[:, None], axis=-1)[:, 0]
+    chosen = jnp.take_along_axis(scaled - highest[:, None], tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jnp.log(total)
 
 
@@ -91,23 +91,59 @@ def _restrict(
     return jnp.where(logits >= threshold, logits, -jnp.inf)
 
 
-def draw(
-    weights: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]
-) -> tuple[Int[Array, " slot"], Float[Array, " slot"]]:
-    """Draws by weight, and sums the weights; no token of weight 0 is ever drawn.
+Drawn = tuple[Int[Array, " slot"], Float[Array, " slot"], Float[Array, " slot"]]
+
+
+def draw_in_passes(logits: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]) -> Drawn:
+    """Draws by softmax; no token of probability 0 is ever drawn.
 
     Inverts the cumulative distribution at one number from [0, 1), first over blocks of
     tokens and then inside of one: a random number for every token of the vocabulary would
     cost as much as the layers of a small model.
+
+    Returns:
+      Tokens, each slot's highest logit, and the sum of exponentials of what lies below it.
     """
-    pad = -weights.shape[-1] % _BLOCK
-    blocks = jnp.pad(weights, ((0, 0), (0, pad))).reshape(len(weights), -1, _BLOCK)
+    highest = jnp.max(logits, axis=-1)
+    blocks = _blocks(jnp.exp(logits - highest[:, None]), 0.0)
     masses = jnp.sum(blocks, axis=-1)
     total = jnp.sum(masses, axis=-1)
     block, rest = _invert(masses, uniforms * total)
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
     place, _ = _invert(inside, rest)
-    return block * _BLOCK + place, total
+    return block * _BLOCK + place, highest, total
+
+
+def draw_in_one_pass(logits: Float[Array, "slot vocab"], uniforms: Float[Array, " slot"]) -> Drawn:
+    """`draw_in_passes`, but for rounding, with the vocabulary read once.
+
+    The highest logit of a block and the exponentials below it are reduced together. XLA's
+    code for CPUs makes of that a loop of single tokens, that for GPUs one kernel.
+    """
+    lowest = jnp.finfo(logits.dtype).min  # in place of -inf, from which nothing is subtracted
+    blocks = _blocks(jnp.maximum(logits, lowest), lowest)
+    highests, masses = jax.lax.reduce(
+        (blocks, jnp.ones_like(blocks)), (lowest, jnp.zeros((), blocks.dtype)), _add_below, (2,)
+    )
+    highest = jnp.max(highests, axis=-1)
+    masses = masses * jnp.exp(highests - highest[:, None])
+    total = jnp.sum(masses, axis=-1)
+    block, rest = _invert(masses, uniforms * total)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    place, _ = _invert(jnp.exp(inside - highest[:, None]), rest)
+    return block * _BLOCK + place, highest, total
+
+
+def _add_below(first, second):
+    """Joins two pairs of (highest logit, sum of exponentials below it)."""
+    highest = jnp.maximum(first[0], second[0])
+    sums = (total * jnp.exp(logit - highest) for logit, total in (first, second))
+    return highest, sum(sums)
+
+
+def _blocks(x: Float[Array, "slot vocab"], filler: float) -> Float[Array, "slot block token"]:
+    padded = jnp.pad(x, ((0, 0), (0, -x.shape[-1] % _BLOCK)), constant_values=filler)
+    return padded.reshape(len(x), -1, _BLOCK)
 
 
 def _invert(

@@ -108,7 +108,10 @@ def build_player(config: RunConfig, backbone: Backbone, mesh: Mesh | None = None
     """Engine and memory store for `backbone`, on the mesh of rollouts."""
     chat, embedder = build_chat(config, backbone), build_embedder(config)
     check_memory(config, backbone.config, embedder.dim)
-    return Player(backbone.config, chat, config.engine, embedder, config.memory.entries, mesh)
+    return Player(
+        backbone.config, chat, config.engine, embedder, config.memory.entries, mesh,
+        memory_device=config.memory.device,
+    )  # fmt: skip
 
 
 def check_memory(config: RunConfig, model: DecoderConfig, width: int) -> None:

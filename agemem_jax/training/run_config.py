@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from agemem_jax.memory.embedders import EMBEDDERS
+from agemem_jax.memory.placement import MemoryConfig
 from agemem_jax.models.config import BACKENDS, DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.parallel.mesh import MeshConfig
@@ -164,21 +164,6 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig:
-    """Long-term memory: the encoder ("hashed_ngrams" or "minilm") and the capacity."""
-
-    embedder: str = "hashed_ngrams"
-    entries: int = 64
-
-    def __post_init__(self):
-        _at_least_one(self, "memory", "entries")
-        if self.embedder not in EMBEDDERS:
-            raise ValueError(
-                f"memory.embedder is {self.embedder!r}; it must be one of {', '.join(EMBEDDERS)}."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class WarmupConfig:
     """Imitation of the scripted agent before reinforcement learning.
 
@@ -263,7 +248,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything a run depends on."""
+    """Everything a run depends on. Its `engine.cache_dtype` is always one of the dtypes."""
 
     seed: int = 0
     tasks: TaskConfig = TaskConfig()
@@ -285,6 +270,9 @@ class RunConfig:
     faults: FaultConfig = FaultConfig()
 
     def __post_init__(self):
+        if self.engine.cache_dtype is None:
+            engine = dataclasses.replace(self.engine, cache_dtype=self.model.compute_dtype)
+            object.__setattr__(self, "engine", engine)
         _check_seed("seed", self.seed)
         check_name(self.backbone)
         if self.temperature <= 0:
@@ -338,12 +326,13 @@ def _with_length(optimizer: OptimizerConfig, steps: int) -> OptimizerConfig:
 
 def default_config() -> ml_collections.ConfigDict:
     """Every option with its default, to be changed by a config file."""
-    return _to_config_dict(RunConfig())
+    # The class, whose defaults are as they are written: an instance has filled some of them in.
+    return _to_config_dict(RunConfig)
 
 
 def _to_config_dict(value: Any) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    hints = typing.get_type_hints(type(value))
+    hints = typing.get_type_hints(value if isinstance(value, type) else type(value))
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if dataclasses.is_dataclass(item):

@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "model.backend",
     "model.remat",
     "engine.*",
+    "memory.device",
     "packing.*",
     "faults.*",
     "evaluation.*",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from agemem_jax.models import decoder
-from agemem_jax.rollout import decoding, sampling
+from agemem_jax.rollout import decoding
 from agemem_jax.rollout.engine import Engine
-from agemem_jax.rollout.generation import GenerationRequest
+from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
 from agemem_jax.rollout.prefixes import common_prefix
 
 STOP = 2
@@ -337,19 +337,6 @@ def test_a_cache_in_parts_gives_the_same_result(model, weights, engine_config, e
         np.testing.assert_allclose(cut[slot].log_probs, generation.log_probs, atol=1e-5)
 
 
-def test_draws_follow_the_weights_and_never_hit_a_zero():
-    rng = np.random.default_rng(0)
-    weights = rng.exponential(size=300) * (rng.random(300) < 0.3)
-    weights[-20:] = 0  # also not when rounding carries the target past the end
-    uniforms = np.concatenate([(np.arange(2**16) + 0.5) / 2**16, [0.0, 1 - 2**-24]])
-    rows = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (len(uniforms), 300))
-    drawn, total = sampling.draw(rows, jnp.asarray(uniforms, jnp.float32))
-    np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
-    assert np.all(weights[np.asarray(drawn)] > 0)
-    counts = np.bincount(drawn, minlength=300) / len(uniforms)
-    np.testing.assert_allclose(counts, weights / weights.sum(), atol=2 / 2**16)
-
-
 def test_a_chunk_ends_when_slots_fall_idle_with_the_same_result(
     model, weights, engine_config, engine
 ):
@@ -364,3 +351,27 @@ def test_a_chunk_ends_when_slots_fall_idle_with_the_same_result(
         done.append(first | {slot: g.token_ids for slot, g in run(each).items()})
     assert done[0] == done[1]
     assert steps == [engine_config.chunk, len(done[0][0])]
+
+
+def test_a_chunk_of_known_length_gives_the_same_and_runs_to_its_end(
+    model, weights, engine_config, engine
+):
+    whole = Engine(dataclasses.replace(engine_config, idle_slots=0), model, STOP)
+    whole.load(weights)
+    asked = [request(s, p, seed=s, max_tokens=3 + 7 * s) for s, p in enumerate(prompts(9, 20))]
+    plain, done = run(engine, *asked), run(whole, *asked)
+    for slot, generation in plain.items():
+        assert done[slot].token_ids == generation.token_ids
+        np.testing.assert_array_equal(done[slot].log_probs, generation.log_probs)
+
+
+def test_what_none_stands_for_depends_on_the_device_and_the_model(model):
+    config = EngineConfig()
+    found = {name: config.resolved(name, "bfloat16") for name in ("cpu", "gpu", "tpu")}
+    assert [each.overlap for each in found.values()] == [False, True, True]
+    assert [each.idle_slots for each in found.values()] == [4, 0, 4]
+    assert {each.cache_dtype for each in found.values()} == {"bfloat16"}
+    given = EngineConfig(overlap=True, idle_slots=2, cache_dtype="float32")
+    assert given.resolved("cpu", "bfloat16") == given
+    half = dataclasses.replace(model, compute_dtype="bfloat16")
+    assert Engine(config, half, STOP).config == config.resolved("cpu", "bfloat16")

@@ -125,3 +125,10 @@ def test_the_held_out_split_is_the_last_one_unless_it_is_named():
     assert build().tasks.held_out_split == "test"
     assert build(tasks__name="hotpotqa").tasks.held_out_split == "validation"
     assert build(tasks__eval_split="validation").tasks.held_out_split == "validation"
+
+
+def test_the_cache_has_the_compute_dtype_unless_it_is_named():
+    assert build().engine.cache_dtype == "float32"
+    assert build(model__compute_dtype="bfloat16").engine.cache_dtype == "bfloat16"
+    named = build(model__compute_dtype="bfloat16", engine__cache_dtype="float32")
+    assert named.engine.cache_dtype == "float32"
