@@ -1,6 +1,7 @@
 """Plays held-out tasks with each method under test and measures what came out."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ from agemem_jax.evaluation.metrics import Measures, measure
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
 from agemem_jax.rewards.memory_reward import memory_qualities
-from agemem_jax.rewards.total import Reward, compute_rewards
+from agemem_jax.rewards.total import Reward, ask_ahead, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training import components, run_record
@@ -96,7 +97,7 @@ class Evaluator:
         ]
         played = self._player.play(
             self.weights(method.trained), rollouts, method.episode(config.episode),
-            config.evaluation.temperature, check,
+            config.evaluation.temperature, check, functools.partial(ask_ahead, judge=self._judge),
         )  # fmt: skip
         trajectories, faults = split_failed(played, method.title)
         rewards = compute_rewards(trajectories, config.rewards, self._judge)

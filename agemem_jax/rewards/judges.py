@@ -61,6 +61,15 @@ class Judge(Protocol):
         """How well each memory holds the supporting facts (MQ)."""
         ...
 
+    def ask_ahead(
+        self,
+        answers: Sequence[AnswerItem] = (),
+        storage: Sequence[StorageItem] = (),
+        relevance: Sequence[EntriesItem] = (),
+    ) -> None:
+        """Hears what it will be asked later, and may begin; never waits, changes no score."""
+        ...
+
     def take_counts(self) -> dict[str, int]:
         """What became of the questions since this was last called, by name."""
         ...
@@ -97,6 +106,14 @@ class OfflineJudge:
         return [
             memory_quality(item.entries, item.supporting_facts, item.stale_facts) for item in items
         ]
+
+    def ask_ahead(
+        self,
+        answers: Sequence[AnswerItem] = (),
+        storage: Sequence[StorageItem] = (),
+        relevance: Sequence[EntriesItem] = (),
+    ) -> None:
+        """Nothing: scores cost no time."""
 
     def take_counts(self) -> dict[str, int]:
         """Nothing: every question is answered, and by the same rule."""

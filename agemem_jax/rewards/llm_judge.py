@@ -1,6 +1,7 @@
 """A judge behind any OpenAI-compatible endpoint, with the offline judge as its net.
 
-A batch runs concurrently within bounds; transient failures are retried with growing,
+Questions run concurrently within bounds, those that `ask_ahead` names while the episodes of
+others still run; transient failures are retried with growing,
 random pauses; known prompts are answered from a cache. A reply that says no score, or an
 endpoint that cannot be reached, is logged, counted and replaced by the offline score,
 never by 0, and never cached. The key comes from the environment at the moment of use; it
@@ -15,12 +16,12 @@ import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import openai
 from absl import logging
 
 from agemem_jax.rewards import judge_replies, judge_requests
 from agemem_jax.rewards.judge_cache import ScoreCache
 from agemem_jax.rewards.judge_config import LLMJudgeConfig
+from agemem_jax.rewards.judge_session import Fate, JudgeSession
 from agemem_jax.rewards.judges import AnswerItem, EntriesItem, Judge, OfflineJudge, StorageItem
 
 __all__ = ["JudgeStats", "LLMJudge", "LLMJudgeConfig"]
@@ -35,7 +36,8 @@ class JudgeStats:
     """What became of the questions to the judge.
 
     Calls, cache hits, unknown replies and failures are counted by distinct prompt of a
-    batch, scores and fallbacks by item.
+    batch, scores and fallbacks by item. A call is counted when it is made, the rest when
+    scores are asked for.
 
     Attributes:
       scores: that were asked for.
@@ -70,6 +72,8 @@ class LLMJudge:
         self._taken = JudgeStats()
         self._explained: set[str] = set()
         self._asks = True
+        self._session: JudgeSession | None = None
+        self._under_way: dict[str, concurrent.futures.Future[Fate]] = {}  # by prompt
 
     def score_answers(self, items: Sequence[AnswerItem]) -> list[float]:
         """How right each answer is."""
@@ -87,10 +91,25 @@ class LLMJudge:
         """How well each memory holds the supporting facts (MQ)."""
         return self._score(items, judge_replies.memories_prompt, self._fallback.score_memories)
 
+    def ask_ahead(
+        self,
+        answers: Sequence[AnswerItem] = (),
+        storage: Sequence[StorageItem] = (),
+        relevance: Sequence[EntriesItem] = (),
+    ) -> None:
+        """Starts to ask about items that will be scored later, and does not wait."""
+        prompts = [
+            *map(judge_replies.answer_prompt, answers),
+            *map(judge_replies.storage_prompt, storage),
+            *map(judge_replies.relevance_prompt, relevance),
+        ]
+        if self._asks:
+            self._start([p for p in prompts if self._cache.read(self._cache_key(p)) is None])
+
     def take_counts(self) -> dict[str, int]:
         """The counts of `JudgeStats` since this was last called."""
         now, before = dataclasses.asdict(self.stats), dataclasses.asdict(self._taken)
-        self._taken = dataclasses.replace(self.stats)
+        self._taken = JudgeStats(**now)
         return {name: count - before[name] for name, count in now.items()}
 
     def try_endpoint(self) -> str | None:
@@ -153,40 +172,40 @@ class LLMJudge:
         asked = [prompt for prompt in prompts if known[prompt] is None]
         self.stats.cache_hits += len(prompts) - len(asked)
         if asked:
-            new = dict(zip(asked, _run(self._ask_all(asked)), strict=True))
+            self._start(asked)
+            new = {prompt: self._judged(self._under_way.pop(prompt).result()) for prompt in asked}
+            if not self._under_way:
+                self._session.close()
+                self._session = None
             self._cache.write({self._cache_key(p): s for p, s in new.items() if s is not None})
             known |= new
         return known
 
-    async def _ask_all(self, prompts: Sequence[str]) -> list[float | None]:
-        """Scores of the prompts, None where there is none."""
-        gate = asyncio.Semaphore(self.config.max_concurrency)
-        failed_in_a_row = 0
+    def _start(self, prompts: Sequence[str]) -> None:
+        """Asks what is not under way yet."""
+        for prompt in prompts:
+            if prompt in self._under_way:
+                continue
+            if self._session is None:
+                self._session = JudgeSession(self.config, self._count_call)
+            self._under_way[prompt] = self._session.start(prompt)
 
-        async def ask(client: openai.AsyncOpenAI, prompt: str) -> float | None:
-            nonlocal failed_in_a_row
-            async with gate:
-                if failed_in_a_row >= self.config.give_up_after:
-                    self.stats.failures += 1
-                    return None
-                self.stats.calls += 1
-                try:
-                    reply = await judge_requests.ask(client, self.config, prompt)
-                except Exception as error:  # whatever the endpoint does, training goes on
-                    failed_in_a_row += 1
-                    self.stats.failures += 1
-                    self._log_once(judge_requests.explain(error, self.config))
-                    return None
-                failed_in_a_row = 0
-            score = judge_replies.parse_score(reply.text, cut=reply.cut)
-            if score is None:
-                self.stats.unknown += 1
-                cut = " and was cut off" if reply.cut else ""
-                logging.warning("The judge's reply states no score%s: %r", cut, reply.text[:120])
-            return score
+    def _count_call(self) -> None:
+        self.stats.calls += 1
 
-        async with judge_requests.open_client(self.config) as client:
-            return list(await asyncio.gather(*(ask(client, prompt) for prompt in prompts)))
+    def _judged(self, fate: Fate) -> float | None:
+        """The score that a reply states; None, counted and logged, where there is none."""
+        if not isinstance(fate, judge_requests.Reply):
+            self.stats.failures += 1
+            if fate is not None:
+                self._log_once(judge_requests.explain(fate, self.config))
+            return None
+        score = judge_replies.parse_score(fate.text, cut=fate.cut)
+        if score is None:
+            self.stats.unknown += 1
+            cut = " and was cut off" if fate.cut else ""
+            logging.warning("The judge's reply states no score%s: %r", cut, fate.text[:120])
+        return score
 
     def _log_once(self, problem: str) -> None:
         """The same for hundreds of requests is said once, and counted each time."""

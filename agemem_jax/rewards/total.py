@@ -1,7 +1,7 @@
 """R(τ) = w_task R_task + w_context R_context + w_memory R_memory + P_penalty (section 3.5).
 
 `compute_rewards` turns a batch of trajectories into rewards, with one batch of judge
-requests per kind.
+requests per kind. None of them needs a group: `ask_ahead` starts them when an episode ends.
 """
 
 import dataclasses
@@ -98,6 +98,19 @@ class Reward:
     storage: float
     maintenance: float
     relevance: float
+
+
+def ask_ahead(trajectory: Trajectory, judge: Judge) -> None:
+    """Tells the judge what `compute_rewards` will ask about an episode that has ended."""
+    if trajectory.fault is not None:
+        return
+    answer = task_reward.answer_item(trajectory)
+    relevance = memory_reward.relevance_item(trajectory.events, trajectory.task)
+    judge.ask_ahead(
+        answers=[] if answer is None else [answer],
+        storage=memory_reward.storage_items(trajectory.events, trajectory.task),
+        relevance=[] if relevance is None else [relevance],
+    )
 
 
 def compute_rewards(

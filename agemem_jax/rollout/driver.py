@@ -104,6 +104,7 @@ def run_episodes(
     store: MemoryStore,
     backend: Backend,
     check: Callable[[], None] = lambda: None,
+    on_end: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> list[Trajectory]:
     """Plays all rollouts and returns their trajectories in the same order.
 
@@ -116,6 +117,7 @@ def run_episodes(
       store: long-term memory, one row for each slot.
       backend: what answers generations.
       check: called between ticks; an exception that it raises ends everything.
+      on_end: called with each trajectory as soon as its episode has ended.
     """
     trajectories: list[Trajectory | None] = [None] * len(rollouts)
     queue = list(range(len(rollouts)))[::-1]
@@ -150,6 +152,7 @@ def run_episodes(
         if ended is not None:
             trajectories[entry.index] = ended
             del active[slot]
+            on_end(ended)
             done = len(rollouts) - len(queue) - len(active)
             logging.log_every_n_seconds(
                 logging.INFO, "Played %d of %d episodes", 30, done, len(rollouts)

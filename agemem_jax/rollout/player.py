@@ -59,8 +59,9 @@ class Player:
         episode: EpisodeConfig,
         temperature: float,
         check: Callable[[], None] = lambda: None,
+        on_end: Callable[[Trajectory], None] = lambda trajectory: None,
     ) -> list[Trajectory]:
-        """One trajectory per rollout, in the same order.
+        """One trajectory per rollout, in the same order; `on_end` gets each when it has ended.
 
         An exception that `check` raises between two ticks drops them all.
         """
@@ -69,7 +70,7 @@ class Player:
         del weights  # of which the engine may have made itself another copy
         backend = PolicyBackend(self.engine, temperature)
         try:
-            return run_episodes(rollouts, played, self.store, backend, check)
+            return run_episodes(rollouts, played, self.store, backend, check, on_end)
         finally:
             self.engine.release()  # an update needs the memory, and changes the weights
 

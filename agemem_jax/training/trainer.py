@@ -8,6 +8,7 @@ In a job of several processes each one plays, rewards and packs its own share of
 iteration's tasks, on its own devices; they meet to agree on shapes, and in the update.
 """
 
+import functools
 import os
 import time
 from typing import Any
@@ -21,7 +22,7 @@ from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, processes
 from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
-from agemem_jax.rewards.total import compute_rewards
+from agemem_jax.rewards.total import ask_ahead, compute_rewards
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
@@ -270,7 +271,7 @@ class Trainer:
         )  # fmt: skip
         return self.player.play(
             self._rollout_weights(), rollouts, phase.episode, self.config.temperature,
-            self.interruption.check,
+            self.interruption.check, functools.partial(ask_ahead, judge=self.judge),
         )  # fmt: skip
 
     def _advantages(self, trajectories, rewards) -> tuple[list[Trajectory], np.ndarray]:

@@ -270,3 +270,40 @@ def test_a_judge_that_gives_a_right_answer_nothing_is_warned_about(log):
     with Endpoint(always('{"score": 0.0}')) as endpoint:
         assert judge_at(endpoint.url).try_endpoint() is None
     assert any("gives a right answer 0.00" in line for line in log)
+
+
+def test_what_is_asked_ahead_is_asked_once_and_scored_the_same():
+    arrived = threading.Barrier(3)
+
+    def behave(number, body):
+        arrived.wait(20)  # both questions and this test: nobody has asked for a score yet
+        return 200, "0.75" if "<<<Oslo>>>" in body["messages"][0]["content"] else "0.25"
+
+    with Endpoint(behave) as endpoint:
+        judge = judge_at(endpoint.url, max_concurrency=2)
+        judge.ask_ahead(answers=[RIGHT])
+        judge.ask_ahead(answers=[RIGHT, WRONG])
+        arrived.wait(20)
+        assert judge.score_answers([WRONG, RIGHT]) == [0.75, 0.25]
+    assert judge.stats == JudgeStats(scores=2, calls=2)
+    assert not [t for t in threading.enumerate() if t.name == "judge"]
+
+
+def test_what_fails_ahead_is_counted_when_its_score_is_asked_for():
+    with Endpoint(always("no", 400)) as endpoint:
+        judge = judge_at(endpoint.url, give_up_after=1, max_concurrency=1)
+        judge.ask_ahead(answers=[RIGHT, WRONG])
+        assert judge.score_answers([RIGHT, WRONG]) == OfflineJudge().score_answers([RIGHT, WRONG])
+    assert judge.stats == JudgeStats(scores=2, calls=1, failures=2, fallbacks=2)
+
+
+def test_what_the_cache_knows_is_not_asked_ahead(tmp_path):
+    with Endpoint(always("0.5")) as endpoint:
+        for hits in (0, 1):
+            judge = judge_at(endpoint.url, cache_dir=str(tmp_path))
+            judge.ask_ahead(answers=[RIGHT])
+            assert judge.score_answers([RIGHT]) == [0.5]
+            assert judge.stats == JudgeStats(scores=1, calls=1 - hits, cache_hits=hits)
+        judge.stop_asking()
+        judge.ask_ahead(answers=[WRONG])
+    assert len(endpoint.requests) == 1

@@ -16,7 +16,7 @@ from agemem_jax.protocol.events import (
 )
 from agemem_jax.rewards import memory_reward
 from agemem_jax.rewards.judges import OfflineJudge
-from agemem_jax.rewards.total import Reward, RewardConfig, compute_rewards
+from agemem_jax.rewards.total import Reward, RewardConfig, ask_ahead, compute_rewards
 from agemem_jax.rollout.trajectory import Trajectory
 from tests.rewards.builders import (
     BASED,
@@ -387,3 +387,38 @@ def test_memory_quality_is_the_judges_and_an_empty_memory_is_not_asked_about():
         assert quality == memory_reward.memory_quality(
             each.memory, task.supporting_facts, task.stale_facts
         )
+
+
+class ListeningJudge(TableJudge):
+    """Notes what it is told and what it is asked."""
+
+    def __init__(self):
+        self.told, self.asked = [], []
+
+    def ask_ahead(self, answers=(), storage=(), relevance=()):
+        self.told += [*answers, *storage, *relevance]
+
+    def score_answers(self, items):
+        self.asked += items
+        return super().score_answers(items)
+
+    def score_storage(self, items):
+        self.asked += items
+        return super().score_storage(items)
+
+    def score_relevance(self, items):
+        self.asked += items
+        return super().score_relevance(items)
+
+
+def test_what_is_told_when_an_episode_ends_is_what_is_asked_later():
+    trajectories = [
+        trajectory(add("m1", WORKS), add("m2", STALE), retrieve(WORKS), answer()), trajectory(),
+    ]  # fmt: skip
+    judge = ListeningJudge()
+    for each in trajectories:
+        ask_ahead(each, judge)
+    ask_ahead(Trajectory.failed(TASK, "an environment crashed"), judge)
+    compute_rewards(trajectories, RewardConfig(), judge)
+    assert len(judge.told) == 4
+    assert sorted(map(repr, judge.told)) == sorted(map(repr, judge.asked))

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from agemem_jax.memory.embedders import make_embedder
+from agemem_jax.rollout.driver import Rollout, run_episodes
+from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
 from agemem_jax.rollout.player import Player, group_rollouts
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training import packing, update
+from tests.rollout.scripted import TASK, Replies, answer
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,17 @@ def test_sampled_log_probs_equal_those_of_the_training_pass(played, model, weigh
         np.testing.assert_allclose(
             np.where(batch.target_mask, scores, 0), batch.old_log_probs, atol=1e-4
         )
+
+
+def test_a_trajectory_is_handed_out_when_its_episode_ends(chat, store):
+    backend = Replies(chat, *map(answer, "abc"))
+    rules = EpisodeRules(EpisodeConfig(stages=(3,), prompt_style="compact"), chat)
+    ended = []
+
+    def note(trajectory):
+        ended.append((trajectory, len(backend.requests)))
+
+    rollouts = [Rollout(TASK, jax.random.key(0))] * 3
+    played = run_episodes(rollouts, rules, store, backend, on_end=note)
+    assert [trajectory for trajectory, _ in ended] == played
+    assert [requests for _, requests in ended] == [1, 2, 3]  # one slot: one after the other
