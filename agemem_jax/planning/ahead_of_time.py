@@ -20,11 +20,12 @@ from jaxtyping import PyTree
 
 from agemem_jax.memory import bank, minilm
 from agemem_jax.memory.embedders import HashedNGramEmbedder
-from agemem_jax.models import decoder, kv_cache
+from agemem_jax.models import backends, decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import arrays, rules
 from agemem_jax.parallel.mesh import batch_shards, make_mesh, make_rollout_mesh, use
+from agemem_jax.planning import gpu_target
 from agemem_jax.planning.chips import Topology
 from agemem_jax.rollout import decoding
 from agemem_jax.training import components, train_state, update
@@ -44,11 +45,14 @@ _ALONE = {
 def devices(topology: Topology) -> list[Any]:
     """The devices of a topology, none of which is there.
 
-    Sets what libtpu's environment must say of a machine without a TPU, unless it says something.
+    For TPUs, sets what libtpu's environment must say of a machine without one, unless it says
+    something.
 
     Raises:
-      ValueError: libtpu is missing, or knows no such topology.
+      ValueError: the compiler for these chips is missing, or knows no such topology.
     """
+    if topology.chip.platform == "cuda":
+        return gpu_target.devices(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             'libtpu, the compiler for TPUs, is not installed: pip install "jax[tpu]" '
@@ -112,9 +116,10 @@ class Job:
                 f"engine.weights is {config.engine.weights!r}; only 'as_trained' can be compiled "
                 "ahead of time."
             )
+        backend = backends.of_platform(devices[0].platform)
         model = dataclasses.replace(
             BACKBONES[config.backbone].shape,
-            **components.decoder_options(config.model) | {"backend": "tpu"},
+            **components.decoder_options(config.model) | {"backend": backend},
         )
         job = cls(
             config, model, tuple(devices), tuple(own), make_mesh(config.mesh, devices),

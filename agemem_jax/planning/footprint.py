@@ -109,7 +109,7 @@ class Footprint:
 
 def at_start(job: Job, topology: Topology) -> Memory:
     """What a chip holds before the first token, when a run begins or is taken up again."""
-    return Memory(0, 0, 0, bytes_per_device(job.at_start()), topology.chip.memory)
+    return Memory(0, 0, 0, bytes_per_device(job.at_start()), topology.chip.usable)
 
 
 def measure(job: Job, name: str, topology: Topology) -> Footprint:

@@ -17,13 +17,14 @@ _BACKENDS = {
         Plain(), Cpu(), Cuda(), Cuda(interpret=True), Tpu(), Tpu(interpret=True)
     )
 }  # fmt: skip
-_OF_DEVICES = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+_OF_PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "tpu": "tpu"}
 
 
 def get(name: str) -> Plain:
     """The backend of this name; "auto" is that of the default device."""
-    return _BACKENDS[_of_default_device() if name == "auto" else name]
+    return _BACKENDS[of_platform(jax.default_backend()) if name == "auto" else name]
 
 
-def _of_default_device() -> str:
-    return _OF_DEVICES.get(jax.default_backend(), "plain")
+def of_platform(platform: str) -> str:
+    """The name of the backend for devices of a `jax.Device.platform`."""
+    return _OF_PLATFORMS.get(platform, "plain")
