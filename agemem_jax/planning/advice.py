@@ -9,18 +9,21 @@ from collections.abc import Iterator, Mapping
 
 from agemem_jax.parallel.mesh import batch_shards
 from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
+from agemem_jax.planning.chips import Chip
 from agemem_jax.planning.footprint import Memory
 
 START = "the start"  # of a run, beside the names of functions
 _LORA_RANK = 16
+_MOST = 0.92  # of a GPU's memory that JAX can take; the rest is for CUDA and NCCL
 
 
-def advise(job: Job, memories: Mapping[str, Memory]) -> str | None:
+def advise(job: Job, memories: Mapping[str, Memory], chip: Chip) -> str | None:
     """One sentence on how the job would fit; None where it does.
 
     Args:
       job: that does not, or does.
       memories: what each of its functions takes.
+      chip: that it runs on.
     """
     over = {name: memory for name, memory in memories.items() if not memory.fits}
     if not over:
@@ -28,7 +31,8 @@ def advise(job: Job, memories: Mapping[str, Memory]) -> str | None:
     worst = max(over, key=lambda name: over[name].total - over[name].available)
     memory = over[worst]
     missing = memory.total - memory.available
-    savings = sorted(_savings(job, worst, memory), key=lambda each: -each[1])
+    savings = [*_of_allocator(memory, chip), *_savings(job, worst, memory)]
+    savings.sort(key=lambda each: -each[1])
     enough = [text for text, saved in savings if saved >= missing]
     start = (
         f"{worst} needs {memory.total / 2**30:.2f} GiB of a chip's "
@@ -73,6 +77,13 @@ def _savings(job: Job, name: str, memory: Memory) -> Iterator[tuple[str, int]]:
                 int(state * (1 - 1 / factor)),
             )
             break
+
+
+def _of_allocator(memory: Memory, chip: Chip) -> Iterator[tuple[str, int]]:
+    """JAX leaves a part of a GPU's memory alone, and could leave less."""
+    more = int(_MOST * chip.memory) - memory.available
+    if chip.platform == "cuda" and more > 0:
+        yield f"XLA_CLIENT_MEM_FRACTION={_MOST} in the environment", more
 
 
 def _change(job: Job, before: int, text: str, **changes) -> tuple[str, int]:

@@ -52,7 +52,7 @@ def devices(topology: Topology) -> list[Any]:
       ValueError: the compiler for these chips is missing, or knows no such topology.
     """
     if topology.chip.platform == "cuda":
-        return gpu_target.devices(topology)
+        return list(gpu_target.devices(topology))
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             'libtpu, the compiler for TPUs, is not installed: pip install "jax[tpu]" '

@@ -6,12 +6,13 @@ at the chip's peak rate, as if the three overlapped perfectly.
 
 import dataclasses
 import re
+import time
 from typing import Any
 
 import jax
 
 from agemem_jax.models import flops
-from agemem_jax.planning import hlo_costs
+from agemem_jax.planning import gpu_program, hlo_costs
 from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
 from agemem_jax.planning.chips import Topology
 
@@ -66,6 +67,8 @@ class Footprint:
       unit: what the figures are for, since some loops run as often as the data ask.
       memory: of a chip.
       costs: of a chip.
+      compile_seconds: that the compiler took on this machine.
+      program: what a GPU and its host do; None for TPUs.
       model_flops: that the model needs for the unit, on all chips that share the work.
       chips: that share the work.
       compute_seconds, memory_seconds, network_seconds: each at the chip's peak.
@@ -76,6 +79,8 @@ class Footprint:
     unit: str
     memory: Memory
     costs: hlo_costs.Costs
+    compile_seconds: float
+    program: gpu_program.Program | None
     model_flops: float
     chips: int
     compute_seconds: float
@@ -119,14 +124,20 @@ def measure(job: Job, name: str, topology: Topology) -> Footprint:
       TooLarge: it does not fit by so much that there is no program to account for.
     """
     chip, held = topology.chip, bytes_per_device(job.held(name))
+    lowered, program = job.lower(name), None
+    begun = time.perf_counter()
     try:
-        compiled = _compile(job.lower(name), held)
+        if chip.platform == "cuda":
+            compiled, program = gpu_program.compile(lowered)
+        else:
+            compiled = _compile(lowered, held)
     except jax.errors.JaxRuntimeError as error:
         told = re.search(r"required for HLO temporaries \(([\d.]+)G\)", str(error))
         if told is None:
             raise
         temporaries = int(float(told[1]) * 2**30)
-        raise TooLarge(name, Memory(0, 0, temporaries, held, chip.memory)) from error
+        raise TooLarge(name, Memory(0, 0, temporaries, held, chip.usable)) from error
+    seconds = program.seconds if program else time.perf_counter() - begun
     sizes = compiled.memory_analysis()
     outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     inner = sizes.peak_memory_in_bytes - sizes.argument_size_in_bytes - outputs
@@ -135,14 +146,15 @@ def measure(job: Job, name: str, topology: Topology) -> Footprint:
         outputs=outputs,
         temporaries=max(inner, 0) + sizes.generated_code_size_in_bytes,
         held=held,
-        available=chip.memory,
+        available=chip.usable,
     )
     costs = hlo_costs.costs(compiled.as_text())
     plays = name in ("prefill", "decode")
     network = (topology.host if plays else topology).bandwidth
     unit, wanted = model_flops(job, name)
     return Footprint(
-        name=name, unit=unit, memory=memory, costs=costs, model_flops=wanted,
+        name=name, unit=unit, memory=memory, costs=costs, compile_seconds=seconds,
+        program=program, model_flops=wanted,
         chips=len(job.own) if plays else len(job.devices),
         compute_seconds=costs.flops / chip.flops,
         memory_seconds=costs.bytes / chip.hbm,

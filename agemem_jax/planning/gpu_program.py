@@ -26,6 +26,7 @@ _SECTION = re.compile(r"^ *(\w+):$")
 _NAME = re.compile(r'profile_annotation: "([^"]*)"\s*thunk_id: (\d+)')
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
+_WORDS = re.compile("(?<=[a-z])(?=[A-Z])")
 # A fusion is called by the first of these that is in it.
 _TELLING = ("dot", "convolution", "sort", "scatter")
 
@@ -243,7 +244,9 @@ class _Reader:
     def _kind(self, thunk: Thunk) -> str:
         operation = self.operations.get(thunk.name)
         if operation is None or thunk.kind.startswith(("Copy", "Mem")):
-            return thunk.kind.lower()
+            return _WORDS.sub("-", thunk.kind).lower()
+        if "__cublas" in operation.rest:
+            return "dot"
         if operation.kind != "fusion":
             return operation.kind
         inside = {each.kind for each in self._nested(operation)}

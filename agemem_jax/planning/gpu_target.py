@@ -5,6 +5,7 @@ have one chip: NVIDIA's "H100 Tensor Core GPU Architecture" and the table of com
 9.0 in the CUDA C++ Programming Guide, and the clock of the SXM cards.
 """
 
+import functools
 import importlib
 import importlib.util
 from typing import Any
@@ -51,7 +52,8 @@ def config(gpu: Gpu) -> str:
     )
 
 
-def devices(topology: Topology) -> list[Any]:
+@functools.cache  # devices of two descriptions cannot be used together
+def devices(topology: Topology) -> tuple[Any, ...]:
     """The GPUs of a topology, none of which is there, in the order of their machines.
 
     Raises:
@@ -66,7 +68,7 @@ def devices(topology: Topology) -> list[Any]:
         )
     importlib.import_module(PLUGIN)  # registers what the compiler is asked by
     machines = topology.chips // topology.host.chips
-    return list(
+    return tuple(
         topologies.get_topology_desc(
             platform="cuda",
             topology_name=topology.name,

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
+from agemem_jax.planning import hlo_text
 from agemem_jax.planning.hlo_text import Array, Module, Operation
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -21,6 +22,10 @@ _FREE = frozenset(
 _PARTS = ("slice", "dynamic-slice", "gather")
 # What changes its first operand in place, and which operand holds the new values.
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}
+# Calls that start kernels: of Pallas, and of NVIDIA's libraries.
+_KERNEL = re.compile(
+    r'custom_call_target="(?:tpu_custom_call|mosaic_gpu|__cublas|__cudnn|__gpu|triton)'
+)
 _ESTIMATE = re.compile(r'"cost_estimate":\{([^}]*)\}')
 
 
@@ -41,12 +46,15 @@ class Costs:
 
     Attributes:
       flops: of matrix products, and what kernels say of themselves.
-      bytes: read from and written to the main memory, as if every operation did so anew.
+      bytes: read from and written to the main memory, as if every operation did so anew, in
+        whole tiles where the chip has them.
+      padding: what of `bytes` only fills tiles.
       collectives: by kind; kinds that do not occur are left out.
     """
 
     flops: float
     bytes: float
+    padding: float
     collectives: Mapping[str, Collective]
 
     @property
@@ -58,16 +66,17 @@ class Costs:
 def costs(text: str) -> Costs:
     """Of a compiled module's text."""
     module = Module.parse(text)
-    flops = moved = 0.0
+    moved, flops = _moved(module), 0.0
+    bare = hlo_text.without_tiles(text)
+    padding = moved - _moved(Module.parse(bare)) if bare != text else 0.0
     found: dict[str, Collective] = collections.defaultdict(Collective)
     for name, times in module.runs.items():
         body = module.computations.get(name, {})
         for operation in body.values():
             flops += times * _flops(module, body, operation)
-            moved += times * _bytes(module, body, operation)
             for kind, size in _collectives(module, operation):
                 found[kind] = found[kind].plus(times, size)
-    return Costs(flops, moved, dict(sorted(found.items())))
+    return Costs(flops, moved, padding, dict(sorted(found.items())))
 
 
 def _inside(module: Module, operation: Operation) -> dict[str, Operation]:
@@ -107,9 +116,6 @@ def _nested(module: Module, inside: Mapping[str, Operation]) -> Iterator[tuple[s
 def received(operation: Operation) -> float:
     """Bytes that reach one device by a collective."""
     kind, arrays = operation.kind, list(operation.results)
-    if kind == "slice-start":  # of a tuple, the slice is the smallest but for its semaphore
-        part = min((a for a in operation.results if a.sizes), key=lambda array: array.bytes)
-        return part.bytes + _held((part,))
     if kind.endswith("-start"):
         kind = kind.removesuffix("-start")
         arrays = [array for array in arrays if array.sizes]  # no semaphores
@@ -148,16 +154,27 @@ def _flops(module: Module, body: Mapping[str, Operation], operation: Operation) 
     if operation.kind == "fusion":
         inside = _inside(module, operation)
         return sum(_flops(module, inside, each) for each in inside.values())
+    if _is_library_product(operation):
+        return _product_flops(body, operation, r'lhs_contracting_dimensions":\[([^\]]*)\]')
     if operation.kind == "custom-call":
         return _estimate(operation, "flops")
     if operation.kind == "dot":
-        left = body[operation.operands[0]].results[0]
-        over = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", operation.rest)
-        contracted = [left.sizes[int(axis)] for axis in over[1].split(",") if axis]
-        return 2.0 * operation.results[0].elements * math.prod(contracted)
+        return _product_flops(body, operation, r"lhs_contracting_dims=\{([\d,]*)\}")
     if operation.kind == "convolution":
         return _convolution_flops(body, operation)
     return 0.0
+
+
+def _is_library_product(operation: Operation) -> bool:
+    return operation.kind == "custom-call" and 'custom_call_target="__cublas' in operation.rest
+
+
+def _product_flops(body: Mapping[str, Operation], operation: Operation, over: str) -> float:
+    """Of a matrix product whose contracted axes of the left side are told as `over`."""
+    left = body[operation.operands[0]].results[0]
+    axes = re.findall(r"\d+", re.search(over, operation.rest)[1])
+    contracted = math.prod(left.sizes[int(axis)] for axis in axes)
+    return 2.0 * operation.results[0].elements * contracted
 
 
 def _convolution_flops(body: Mapping[str, Operation], operation: Operation) -> float:
@@ -201,23 +218,38 @@ def _estimate(operation: Operation, name: str) -> float:
 # --- Memory traffic --------------------------------------------------------------
 
 
+def _moved(module: Module) -> float:
+    """Bytes that one run moves."""
+    return sum(
+        times * _bytes(module, body, operation)
+        for name, times in module.runs.items()
+        for body in [module.computations.get(name, {})]
+        for operation in body.values()
+    )
+
+
 def _bytes(module: Module, body: Mapping[str, Operation], operation: Operation) -> float:
     kind = operation.kind
     if kind in _FREE or kind.endswith("-done"):
         return 0.0
     operands = [body[name].results for name in operation.operands if name in body]
     if kind == "custom-call" and _estimate(operation, "bytes_accessed"):
+        # The kernel knows of elements only: each array's padding comes once on top.
+        arrays = [array for each in (*operands, operation.results) for array in each]
         fetched = sum(array.bytes for each in operands for array in each if array.is_local)
-        return max(_estimate(operation, "bytes_accessed") - fetched, 0.0)
-    if kind == "custom-call" and "tpu_custom_call" not in operation.rest:
+        padding = sum(array.padded - array.bytes for array in arrays if not array.is_local)
+        return max(_estimate(operation, "bytes_accessed") - fetched, 0.0) + padding
+    if kind == "custom-call" and not _KERNEL.search(operation.rest):
         return 0.0
+    if _is_library_product(operation):  # behind its result there is room to work in
+        return _held(operation.results[:1]) + sum(_held(each) for each in operands)
     if kind in _PARTS:
         return 2 * _held(operation.results)
     if kind in _UPDATES:
         return 2 * _held(operands[_UPDATES[kind]])
     if kind == "slice-start":  # of a tuple, the slice is the smallest but for its semaphore
         part = min((a for a in operation.results if a.sizes), key=lambda array: array.bytes)
-        return part.bytes + _held((part,))
+        return part.padded + _held((part,))
     if kind.endswith("-start"):
         return sum(_held(each) for each in operands) + _held(operation.results[-1:])
     inside = _inside(module, operation)
@@ -254,12 +286,12 @@ def _fusion_bytes(inside: Mapping[str, Operation], operation: Operation, operand
         if uses and len(parts) + len(updates) == len(uses):
             if updates:
                 news = [u.operands[_UPDATES[u.kind]] for u in updates]
-                changed = sum(inside[new].bytes for new in news if new in inside)
+                changed = sum(inside[new].padded for new in news if new in inside)
                 written -= min(held, written) - min(changed, held)
-            held = min(held, sum(part.bytes for part in parts))
+            held = min(held, sum(part.padded for part in parts))
         total += held
     return total + max(written, 0.0)
 
 
 def _held(arrays: tuple[Array, ...]) -> float:
-    return sum(array.bytes for array in arrays if not array.is_local)
+    return sum(array.padded for array in arrays if not array.is_local)

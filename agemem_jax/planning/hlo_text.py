@@ -20,16 +20,36 @@ _CALLEES = re.compile(
     r"(?:calls|body|condition|to_apply|branch_computations|called_computations)="
     r"(\{[^}]*\}|%?[\w.\-]+)"
 )
+_TILES = re.compile(r"T((?:\(\d+(?:,\d+)*\))+)")
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array's element type and sizes, and whether it lies outside of the main memory."""
+    """One array of a module.
+
+    Attributes:
+      dtype, sizes: as they stand there.
+      is_local: whether it lies outside of the main memory.
+      order: its axes, the one that varies fastest first; empty where the text does not say.
+      tiles: that its last axes in memory are cut into; further ones cut the one before. TPUs
+        have them.
+    """
 
     dtype: str
     sizes: tuple[int, ...]
     is_local: bool
+    order: tuple[int, ...] = ()
+    tiles: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def parse(cls, dtype: str, sizes: str, layout: str) -> "Array":
+        """Of "f32", "8,4" and "{1,0:T(8,128)}", or an empty layout."""
+        order, _, rest = layout.strip("{}").partition(":")
+        tiles = _TILES.search(rest)
+        each = re.findall(r"\(([^)]*)\)", tiles[1]) if tiles else []
+        numbers = [_numbers(text) for text in (sizes, order, *each)]
+        return cls(dtype, numbers[0], "S(" in rest, numbers[1], tuple(numbers[2:]))
 
     @property
     def elements(self) -> int:
@@ -38,6 +58,17 @@ class Array:
     @property
     def bytes(self) -> float:
         return self.elements * _BITS.get(self.dtype, 0) / 8
+
+    @property
+    def padded(self) -> float:
+        """Bytes with all tiles full, as they are moved."""
+        sizes = [self.sizes[axis] for axis in reversed(self.order)]
+        for tile in self.tiles:
+            sizes = [1] * (len(tile) - len(sizes)) + sizes
+            outer, inner = sizes[: -len(tile)], sizes[-len(tile) :]
+            counts = [-(-size // each) for size, each in zip(inner, tile, strict=True)]
+            sizes = [*outer, *counts, *tile]
+        return math.prod(sizes) * _BITS.get(self.dtype, 0) / 8 if self.tiles else self.bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +95,9 @@ class Operation:
         return [n for names in _CALLEES.findall(self.rest) for n in re.findall(r"[\w.\-]+", names)]
 
     @property
-    def bytes(self) -> float:
-        return sum(array.bytes for array in self.results)
+    def padded(self) -> float:
+        """Bytes of the results with all tiles full."""
+        return sum(array.padded for array in self.results)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +166,17 @@ class Module:
         return 1
 
 
+def without_tiles(text: str) -> str:
+    """A module's text as if arrays took no more than their elements."""
+    return _TILES.sub("", text)
+
+
 def _arrays(text: str) -> tuple[Array, ...]:
-    return tuple(
-        Array(dtype, tuple(int(size) for size in sizes.split(",") if size), "S(" in layout)
-        for dtype, sizes, layout in _ARRAY.findall(text)
-        if dtype in _BITS
-    )
+    return tuple(Array.parse(*found) for found in _ARRAY.findall(text) if found[0] in _BITS)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)
 
 
 def _bare(text: str) -> tuple[str, ...]:
