@@ -8,6 +8,6 @@ ruff format --check .
 if ! python experiments/fetch_weights.py; then
   echo "Tests of the real weights will be skipped, since they could not be fetched." >&2
 fi
-export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"  # libtpu is there to compile, and finds no TPU
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"  # compilers for TPUs and GPUs are there, and find none
 # Most of the time is compilation, on one core: two files at a time.
 python -m pytest -rs -n 2 --dist loadfile "$@"

@@ -108,3 +108,5 @@ def test_all_files_name_one_version_of_jax_and_of_libtpu():
         versions = {str(file[name].specifier) for file in files if name in file}
         assert len(versions) == 1, versions
     assert pinned()["jax"].specifier == pinned()["jaxlib"].specifier
+    for name in ("jax-cuda13-pjrt", "jax-cuda13-plugin"):
+        assert pinned("requirements-dev.txt")[name].specifier == pinned()["jax"].specifier

@@ -158,11 +158,19 @@ class Module:
         if told:
             return int(told[1])
         condition = self.computations[re.search(r"condition=%?([\w.\-]+)", loop.rest)[1]]
-        for operation in condition.values():
-            if operation.kind == "compare" and "direction=LT" in operation.rest:
-                limit = condition.get(operation.operands[1])
-                if limit is not None and limit.kind == "constant" and limit.operands:
-                    return int(limit.operands[0])
+        fused = (
+            self.computations.get(name, {})
+            for each in condition.values()
+            if each.kind == "fusion"
+            for name in each.callees
+        )
+        for body in (condition, *fused):
+            for operation in body.values():
+                if operation.kind == "compare" and "direction=LT" in operation.rest:
+                    counter, limit = (body.get(name) for name in operation.operands)
+                    constant = limit is not None and limit.kind == "constant"
+                    if _is_given(counter) and constant and limit.operands[:1]:
+                        return int(limit.operands[0])
         return 1
 
 
@@ -173,6 +181,10 @@ def without_tiles(text: str) -> str:
 
 def _arrays(text: str) -> tuple[Array, ...]:
     return tuple(Array.parse(*found) for found in _ARRAY.findall(text) if found[0] in _BITS)
+
+
+def _is_given(operation: Operation | None) -> bool:
+    return operation is None or operation.kind in ("parameter", "get-tuple-element", "copy")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

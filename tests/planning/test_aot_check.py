@@ -1,4 +1,4 @@
-"""The gate that compiles a job for TPUs that are not there."""
+"""The gate that compiles a job for TPUs and GPUs that are not there."""
 
 import importlib.util
 import json
@@ -9,11 +9,19 @@ import sys
 
 import pytest
 
+from agemem_jax.planning import gpu_target
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason='libtpu compiles for TPUs and is not installed: pip install "jax[tpu]"',
 )
+needs_plugin = pytest.mark.skipif(
+    not gpu_target.is_installed(),
+    reason="JAX's plugin for CUDA compiles for GPUs and is not installed: "
+    "pip install jax-cuda13-plugin jax-cuda13-pjrt",
+)
+IN_BFLOAT16 = "--config.model.compute_dtype=bfloat16"
 QUICKSTART = "--config=experiments/configs/quickstart.py"
 
 
@@ -52,6 +60,22 @@ def test_the_quickstart_compiles_for_four_chips_and_every_figure_is_told(tmp_pat
     assert functions["prefill"]["costs"]["collectives"]
 
 
+@needs_plugin
+def test_decoding_compiles_for_a_gpu_and_its_kernels_are_told(tmp_path):
+    path = tmp_path / "figures.json"
+    ended = check(
+        QUICKSTART, IN_BFLOAT16, "--topology=h100:1", "--functions=decode",
+        "--config.engine.slots=11000", f"--json={path}",
+    )  # fmt: skip
+    told = " ".join(ended.stdout.split())
+    assert ended.returncode == 1, ended.stderr
+    assert "of a chip's 59.35 GiB: it would fit with" in told
+    assert "XLA_CLIENT_MEM_FRACTION=0.92 in the environment" in told
+    (loop,) = json.loads(path.read_text())["functions"]["decode"]["program"]["loops"]
+    assert loop["trips"] is None and loop["turn"]["reads"] == 1  # the data end a chunk
+    assert f"kernels per decoded token: {sum(loop['turn']['kernels'].values())}," in told
+
+
 @needs_libtpu
 def test_a_job_that_does_not_fit_ends_with_1_and_says_what_would_make_it_fit():
     ended = check(QUICKSTART, "--topology=v5e:2x2", "--functions=decode",
@@ -66,7 +90,8 @@ def test_a_job_that_does_not_fit_ends_with_1_and_says_what_would_make_it_fit():
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--topology=v4:2x2"], "topology is 'v4:2x2'; it must be a chip (v5e, v5p, v6e)"),
+        (["--topology=v4:2x2"], "topology is 'v4:2x2'; must be a chip (v5e, v5p, v6e, h100, h200)"),
+        (["--topology=h100:9"], "1 to 8 of h100 in a machine"),
         (["--topology=v5p:4x4"], "v5p chips are joined in 3 dimensions"),
         pytest.param(
             ["--backbone=no-such-model"], "backbone is 'no-such-model'", marks=needs_libtpu

@@ -11,8 +11,8 @@ import pytest
 
 from agemem_jax.models import decoder, flops
 from agemem_jax.models.config import DecoderConfig
-from agemem_jax.planning.chips import CHIPS, Topology
 from agemem_jax.planning.hlo_costs import costs, group_size
+from agemem_jax.planning.hlo_text import Array
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PROGRAM = """
@@ -199,20 +199,79 @@ backend_config={"custom_call_config":{"cost_estimate":{"flops":"10","bytes_acces
     assert costs(far).bytes == 2 * keys + mixed
 
 
-def test_topologies_are_parsed_and_wrong_ones_refused_in_a_sentence():
-    pod = Topology.parse("v5e:4x4")
-    assert pod.chips == 16 and pod.name == "v5e:4x4" and pod.host.chips == 4
-    assert Topology.parse("v5p:2x2x2").chips == 8
-    for name in ("v5e", "v9:2x2", "v5e:2x", "v5e:4x4x4", "v5e:0x4"):
-        with pytest.raises(ValueError, match="topology is "):
-            Topology.parse(name)
+TILED = """HloModule jit_step
+
+ENTRY %main (sums: f32[16,512,1], near: f32[16,512,1]) -> f32[16,512,1] {
+  %sums = f32[16,512,1]{LAYOUT} parameter(0)
+  %near = f32[16,512,1]{2,1,0:T(8,128)S(1)} parameter(1)
+  ROOT %total = f32[16,512,1]{LAYOUT} add(%sums, %near)
+}
+"""
 
 
-def test_a_ring_has_two_links_for_each_dimension_and_a_grid_one():
-    link = CHIPS["v5e"].link
-    assert Topology.parse("v5e:4x4").bandwidth == 2 * link
-    assert Topology.parse("v5e:16x16").bandwidth == 4 * link
-    assert Topology.parse("v5p:4x4x4").bandwidth == 6 * CHIPS["v5p"].link
+@pytest.mark.parametrize(
+    "layout, elements",
+    [
+        ("2,1,0", 16 * 512),
+        ("2,1,0:T(8,128)", 16 * 512 * 128),  # a row of 128 for every number
+        ("1,0,2:T(8,128)", 16 * 512),  # tokens are the fastest axis, which tiles divide
+    ],
+)
+def test_arrays_move_in_whole_tiles_of_their_fastest_axes(layout, elements):
+    found = costs(TILED.replace("LAYOUT", layout))
+    assert found.bytes == 2 * 4 * elements
+    assert found.padding == 2 * 4 * (elements - 16 * 512)
+
+
+@pytest.mark.parametrize(
+    "dtype, sizes, layout, size",
+    [
+        ("f32", "3,4", "{1,0:T(8,128)}", 8 * 128 * 4),
+        ("f32", "4,3", "{0,1:T(4,128)}", 4 * 128 * 4),  # three rows of four
+        ("bf16", "17,130", "{1,0:T(8,128)(2,1)}", 24 * 256 * 2),
+        ("bf16", "17,130", "{1,0:T(16,128)(2,1)}", 32 * 256 * 2),
+        ("s8", "5,33,128", "{2,1,0:T(32,128)(4,1)S(1)}", 5 * 64 * 128),
+        ("f32", "300", "{0:T(256)}", 512 * 4),
+        ("bf16", "3", "{0:T(1)(2)}", 3 * 2 * 2),  # each in a pair of its own
+        ("s32", "", "{:T(128)}", 128 * 4),
+        ("f32", "17,130", "{1,0}", 17 * 130 * 4),
+        ("f32", "17,130", "", 17 * 130 * 4),
+    ],
+)
+def test_tiles_are_read_in_every_notation(dtype, sizes, layout, size):
+    assert Array.parse(dtype, sizes, layout).padded == size
+
+
+def test_a_kernel_moves_the_padding_of_its_arrays_beside_what_it_says():
+    text = """HloModule jit_step
+
+ENTRY %main (info: s32[512,4]) -> bf16[8,128] {
+  %info = s32[512,4]{1,0:T(8,128)} parameter(0)
+  ROOT %mixed = bf16[8,128]{1,0:T(8,128)(2,1)} custom-call(%info), \
+custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"10","bytes_accessed":"10240"}}}
+}
+""".replace("\\\n", "")
+    found = costs(text)
+    assert found.padding == 512 * (128 - 4) * 4
+    assert found.bytes == 10240 + found.padding
+
+
+def test_a_product_of_a_gpu_library_counts_without_the_room_that_it_works_in():
+    text = """HloModule jit_step
+
+ENTRY %main (left: bf16[2,24,64], right: bf16[2,64,32]) -> bf16[2,24,32] {
+  %left = bf16[2,24,64]{2,1,0} parameter(0)
+  %right = bf16[2,64,32]{2,1,0} parameter(1)
+  %both = (bf16[2,24,32]{2,1,0}, s8[4194304]{0}) custom-call(%left, %right), \
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{\
+"dot_dimension_numbers":{"lhs_contracting_dimensions":["2"],"rhs_contracting_dimensions":["1"]}}}
+  ROOT %product = bf16[2,24,32]{2,1,0} get-tuple-element(%both), index=0
+}
+""".replace("\\\n", "")
+    found = costs(text)
+    assert found.flops == 2 * 2 * 24 * 32 * 64
+    assert found.bytes == 2 * (2 * 24 * 64 + 2 * 64 * 32 + 2 * 24 * 32)
 
 
 def test_operations_of_the_model_follow_from_its_parameters():
