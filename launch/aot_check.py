@@ -135,6 +135,7 @@ def told_of_program(footprint: Footprint, layers: int) -> Iterator[str]:
     units = {"decode": "decoded token", "prefill": "call"}
     work, unit = program.turn, units.get(footprint.name, "microbatch")
     least = any(loop.trips is None and loop.depth for loop in program.loops)
+    yield f" seconds of processors to compile: {program.cpu_seconds:.0f}"
     yield f" kernels per {unit}: {work.total:,}, per layer: {work.total / layers:.1f}"
     yield f" launches by the host: {work.launches:,}"
     yield f" predicate reads: {work.reads:,}{' or more' * least}"

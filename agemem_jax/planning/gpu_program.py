@@ -100,13 +100,14 @@ class Program:
     """What was read of a compiled program.
 
     Attributes:
-      seconds: that the compiler took.
+      seconds, cpu_seconds: that the compiler took, and that it kept processors busy.
       temporaries: bytes that live between arguments and results.
       run: what happens in one run.
       loops: in the order in which they stand, outer ones before those inside.
     """
 
     seconds: float
+    cpu_seconds: float
     temporaries: int
     run: Work
     loops: tuple[Loop, ...]
@@ -132,26 +133,28 @@ def compile(
     """
     with tempfile.TemporaryDirectory() as folder:
         asked = {**gpu_target.WITHOUT_CARD, "xla_dump_to": folder, **(options or {})}
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), time.process_time()
         compiled = lowered.compile(compiler_options=asked)
-        seconds = time.perf_counter() - begun
+        seconds, busy = time.perf_counter() - begun, time.process_time() - busy
         thunks, names = _written(pathlib.Path(folder))
     temporaries = compiled.memory_analysis().temp_size_in_bytes
-    return compiled, read(compiled.as_text(), thunks, names, seconds, temporaries)
+    program = read(compiled.as_text(), thunks, names)
+    return compiled, dataclasses.replace(
+        program, seconds=seconds, cpu_seconds=busy, temporaries=temporaries
+    )
 
 
-def read(text: str, thunks: str, names: str, seconds: float = 0.0, temporaries: int = 0) -> Program:
-    """A program from what XLA writes of it.
+def read(text: str, thunks: str, names: str) -> Program:
+    """A program from what XLA writes of it; what it does not, seconds and bytes, is 0.
 
     Args:
       text: the module's, as `jax.stages.Compiled.as_text` gives it.
       thunks: their sequence.
       names: their metadata, which names the operations that they come from.
-      seconds, temporaries: of `Program`.
     """
     reader = _Reader(Module.parse(text))
     run = reader.work(parse(thunks, {int(n): name for name, n in _NAME.findall(names)}))
-    return Program(seconds, temporaries, run, tuple(reader.loops))
+    return Program(0.0, 0.0, 0, run, tuple(reader.loops))
 
 
 def parse(text: str, names: Mapping[int, str]) -> list[Thunk]:
