@@ -159,7 +159,8 @@ def write(
     """All figures; bytes, seconds, and operations of one chip, but `model_flops` of all."""
     values = {
         "backbone": job.config.backbone, "topology": topology.name,
-        "lora_rank": job.config.model.lora_rank, "fits": advice is None, "advice": advice,
+        "lora_rank": job.config.model.lora_rank, "layers": job.model.num_layers,
+        "fits": advice is None, "advice": advice,
         "start": dataclasses.asdict(start),
         "functions": {each.name: each.to_json() for each in footprints},
     }  # fmt: skip

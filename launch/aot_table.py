@@ -7,32 +7,46 @@ import json
 import pathlib
 import sys
 
-_HEAD = (
-    "| backbone | training | topology | GiB of a chip | fits | TFLOP | GB moved | GB exchanged | "
-    "least time, ms | bound by | MFU, at most |"
-)
+_COSTS = (
+    "backbone", "training", "topology", "GiB of a chip", "fits", "TFLOP", "GB moved",
+    "GB exchanged", "least time, ms", "bound by", "MFU, at most",
+)  # fmt: skip
+_PROGRAM = (
+    "backbone", "training", "topology", "seconds to compile", "of processors", "temporaries, GiB",
+    "kernels", "per layer", "launches", "predicate reads",
+)  # fmt: skip
 
 
 def main(paths: list[str]) -> None:
     reports = [json.loads(pathlib.Path(path).read_text()) for path in paths]
     for name in ("update", "score", "prefill", "decode"):
-        print(f"\n### {name.capitalize()}\n")
-        print(_HEAD)
-        print("|---" * _HEAD.count(" | ") + "|---|")
-        for report in reports:
-            if name in report["functions"]:
-                print(row(report, report["functions"][name]))
+        found = [each for each in reports if name in each["functions"]]
+        compiled = [each for each in found if each["functions"][name]["program"]]
+        print(f"\n### {name.capitalize()}")
+        show(_COSTS, [costs(each, each["functions"][name]) for each in found])
+        show(_PROGRAM, [program(each, each["functions"][name]) for each in compiled])
 
 
-def row(report: dict, figures: dict) -> str:
+def show(head: tuple[str, ...], rows: list[list[str]]) -> None:
+    """A table, unless it has no rows."""
+    if rows:
+        lines = (head, ["---"] * len(head), *rows)
+        print("\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+def job(report: dict) -> list[str]:
+    """What was compiled, and for what."""
+    rank = report["lora_rank"]
+    return [report["backbone"], f"LoRA {rank}" if rank else "full", report["topology"]]
+
+
+def costs(report: dict, figures: dict) -> list[str]:
     """One function of one job; a chip's own figures."""
     memory, costs = figures["memory"], figures["costs"]
     total = sum(memory[kind] for kind in ("arguments", "outputs", "temporaries", "held"))
     exchanged = sum(each["bytes"] for each in costs["collectives"].values())
-    cells = [
-        report["backbone"],
-        f"LoRA {report['lora_rank']}" if report["lora_rank"] else "full",
-        report["topology"],
+    return [
+        *job(report),
         f"{total / 2**30:.1f} of {memory['available'] / 2**30:.1f}",
         "yes" if total <= memory["available"] else "no",
         f"{costs['flops'] / 1e12:.1f}",
@@ -42,7 +56,22 @@ def row(report: dict, figures: dict) -> str:
         figures["bound"],
         f"{100 * figures['mfu']:.0f} %",
     ]
-    return f"| {' | '.join(cells)} |"
+
+
+def program(report: dict, figures: dict) -> list[str]:
+    """What a GPU and its host do for a token, a call or a microbatch."""
+    told, turn = figures["program"], figures["program"]["turn"]
+    kernels = sum(turn["kernels"].values())
+    return [
+        *job(report),
+        f"{told['seconds']:.0f}",
+        f"{told['cpu_seconds']:.0f}",
+        f"{figures['memory']['temporaries'] / 2**30:.2f}",
+        f"{kernels:,}",
+        f"{kernels / report['layers']:.1f}",
+        f"{turn['launches']:,}",
+        f"{turn['reads']:,}",
+    ]
 
 
 if __name__ == "__main__":

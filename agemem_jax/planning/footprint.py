@@ -108,8 +108,11 @@ class Footprint:
         return self.model_flops / (self.seconds * self.chips * self.peak_flops)
 
     def to_json(self) -> dict[str, Any]:
-        derived = ("seconds", "bound", "mfu")
-        return dataclasses.asdict(self) | {name: getattr(self, name) for name in derived}
+        derived = {name: getattr(self, name) for name in ("seconds", "bound", "mfu")}
+        values = dataclasses.asdict(self) | derived
+        if self.program:
+            values["program"]["turn"] = dataclasses.asdict(self.program.turn)
+        return values
 
 
 def at_start(job: Job, topology: Topology) -> Memory:
