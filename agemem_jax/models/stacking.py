@@ -24,12 +24,17 @@ STACKS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_pro
 _MATRICES = ("o_proj", "down_proj")
 
 
-def stack(config: DecoderConfig, weights: Weights) -> tuple[DecoderConfig, Weights]:
-    """A configuration and weights that compute what the given ones do."""
+def stacked_config(config: DecoderConfig) -> DecoderConfig:
+    """The configuration under which stacked weights run."""
     layered = backends.get(config.backend).loops_layers and config.has_alike_layers
     layered = layered and not config.num_experts and not rules.current_sizes()
-    stacked = dataclasses.replace(config, stacked=True, layered=layered, lora_rank=0)
-    return stacked, _stack(config, weights, layered)
+    return dataclasses.replace(config, stacked=True, layered=layered, lora_rank=0)
+
+
+def stack(config: DecoderConfig, weights: Weights) -> tuple[DecoderConfig, Weights]:
+    """A configuration and weights that compute what the given ones do."""
+    stacked = stacked_config(config)
+    return stacked, _stack(config, weights, stacked.layered)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "layered"))

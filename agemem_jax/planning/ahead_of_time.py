@@ -20,7 +20,7 @@ from jaxtyping import PyTree
 
 from agemem_jax.memory import bank, minilm
 from agemem_jax.memory.embedders import HashedNGramEmbedder
-from agemem_jax.models import backends, decoder, kv_cache
+from agemem_jax.models import backends, decoder, kv_cache, stacking
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import arrays, rules
@@ -111,19 +111,24 @@ class Job:
                 f"backbone is {config.backbone!r}, whose shape is not known without its files; "
                 f"take a registered one: {', '.join(BACKBONES)}."
             )
-        if config.engine.weights != "as_trained":
+        platform, rollout_mesh = devices[0].platform, make_rollout_mesh(config.mesh, own)
+        engine = config.engine.resolved(
+            platform, config.model.compute_dtype, 1 if rollout_mesh is None else len(own)
+        )
+        if engine.weights == "int8" or engine.weights == "stacked" and rollout_mesh is not None:
             raise ValueError(
-                f"engine.weights is {config.engine.weights!r}; only 'as_trained' can be compiled "
-                "ahead of time."
+                f"engine.weights is {engine.weights!r}; only 'as_trained', and 'stacked' on a "
+                "single device, can be compiled ahead of time."
             )
-        backend = backends.of_platform(devices[0].platform)
+        config = dataclasses.replace(config, engine=engine)
+        backend = backends.of_platform(platform)
         model = dataclasses.replace(
             BACKBONES[config.backbone].shape,
             **components.decoder_options(config.model) | {"backend": backend},
         )
         job = cls(
             config, model, tuple(devices), tuple(own), make_mesh(config.mesh, devices),
-            make_rollout_mesh(config.mesh, own), prefix,
+            rollout_mesh, prefix,
         )  # fmt: skip
         if config.engine.slots % batch_shards(job.rollout_mesh):
             raise ValueError(
@@ -185,9 +190,20 @@ class Job:
             num_microbatches=array(jnp.int32),
         )
 
+    @property
+    def sampled_model(self) -> DecoderConfig:
+        """The decoder as rollouts run it."""
+        if self.config.engine.weights == "stacked":
+            return stacking.stacked_config(self.model)
+        return self.model
+
     def rollout_weights(self) -> decoder.Weights:
         """The copy of the policy that a process samples from; see `Trainer`."""
         weights = train_state.weights(self.state())
+        if self.config.engine.weights == "stacked":
+            stacked = jax.eval_shape(lambda held: stacking.stack(self.model, held)[1], weights)
+            alone = SingleDeviceSharding(self.own[0])
+            return arrays.abstract(stacked, jax.tree.map(lambda _: alone, stacked))
         if self.mesh is None:
             return weights
         cast = jax.eval_shape(functools.partial(decoder.in_compute_dtype, self.model), weights)
@@ -200,22 +216,15 @@ class Job:
         """The cache of a process's slots."""
         engine = self.config.engine
         make = functools.partial(
-            kv_cache.init_cache, self.model, engine.slots, engine.max_length,
+            kv_cache.init_cache, self.sampled_model, engine.slots, engine.max_length,
             jnp.dtype(engine.cache_dtype), engine.attend_lengths[:-1],
         )  # fmt: skip
         return self._split(jax.eval_shape(make), "batch", "kv_heads")
 
     def decode_state(self) -> decoding.DecodeState:
         """The state of a process's slots."""
-        slots = self.config.engine.slots
-        dtypes = {
-            "tokens": jnp.int32, "positions": jnp.int32, "active": jnp.bool_,
-            "generated": jnp.int32, "limits": jnp.int32, "temperatures": jnp.float32,
-            "top_ks": jnp.int32, "top_ps": jnp.float32,
-        }  # fmt: skip
-        columns = {name: jax.ShapeDtypeStruct((slots,), dtype) for name, dtype in dtypes.items()}
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), slots))
-        return self._split(decoding.DecodeState(keys=keys, **columns), "batch")
+        idle = functools.partial(decoding.DecodeState.idle, self.config.engine.slots)
+        return self._split(jax.eval_shape(idle), "batch")
 
     def lower(self, name: str) -> jax.stages.Lowered:
         """One of `functions`, lowered as the job calls it."""
@@ -286,7 +295,7 @@ class Job:
         arguments = (self.rollout_weights(), self.cache(), places, places, tokens, tokens)
         with use(self.rollout_mesh):
             return decoding.prefill.lower(
-                self.model, *arguments, parts=len(engine.attend_lengths),
+                self.sampled_model, *arguments, parts=len(engine.attend_lengths),
                 shards=batch_shards(self.rollout_mesh),
             )  # fmt: skip
 
@@ -295,8 +304,8 @@ class Job:
         arguments = (self.rollout_weights(), self.cache(), self.decode_state(), None)
         with use(self.rollout_mesh):
             return decoding.decode_chunk.lower(
-                self.model, *arguments, parts=len(engine.attend_lengths), chunk=engine.chunk,
-                idle_slots=engine.idle_slots, stop_ids=(0,),
+                self.sampled_model, *arguments, parts=len(engine.attend_lengths),
+                chunk=engine.chunk, idle_slots=engine.idle_slots, stop_ids=(0,),
             )  # fmt: skip
 
     def _lower_score(self) -> jax.stages.Lowered:

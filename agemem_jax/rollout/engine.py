@@ -75,8 +75,10 @@ class Engine:
         Raises:
           ValueError: slots or weights cannot be split over the mesh.
         """
-        devices = jax.devices() if mesh is None else mesh.devices.flat
-        self.config = config = config.resolved(devices[0].platform, model.compute_dtype)
+        devices = jax.local_devices()[:1] if mesh is None else list(mesh.devices.flat)
+        self.config = config = config.resolved(
+            devices[0].platform, model.compute_dtype, len(devices)
+        )
         self._mesh, shards = mesh, batch_shards(mesh)
         if config.slots % shards:
             raise ValueError(

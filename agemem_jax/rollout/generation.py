@@ -36,9 +36,10 @@ class EngineConfig:
         chunk longer for what comes next. It pays where the device is not the host's CPU, and
         is the default there. Tokens do not depend on it.
       cache_dtype: "float32" or "bfloat16"; by default the model's compute dtype.
-      weights: "as_trained"; "stacked", a copy whose order suits CPUs and their kernels (see
-        `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
-        `sampling_gap_max` then tells how far log-probabilities moved.
+      weights: "as_trained"; "stacked", a copy whose order suits CPUs and GPUs and their kernels
+        (see `models/stacking.py`); or "int8" to sample from rounded matrices: the update's
+        `sampling_gap_max` then tells how far log-probabilities moved. By default "stacked" on
+        one GPU, else "as_trained".
     """
 
     slots: int = 16
@@ -53,7 +54,7 @@ class EngineConfig:
     idle_slots: int | None = None
     overlap: bool | None = None
     cache_dtype: str | None = None
-    weights: str = "as_trained"
+    weights: str | None = None
 
     def __post_init__(self):
         for name in ("slots", "max_length", "prefill_rows", "prefill_calls", "chunk"):
@@ -63,9 +64,10 @@ class EngineConfig:
             raise ValueError(
                 f"engine.idle_slots is {self.idle_slots}; it must be 0 (never) or more."
             )
-        if self.weights not in WEIGHTS:
+        if self.weights not in (None, *WEIGHTS):
             raise ValueError(
-                f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}."
+                f"engine.weights is {self.weights!r}; it must be one of {', '.join(WEIGHTS)}, or "
+                "None for what suits the device."
             )
         if self.cache_dtype not in (None, *CACHE_DTYPES):
             raise ValueError(
@@ -82,12 +84,20 @@ class EngineConfig:
                     "more."
                 )
 
-    def resolved(self, platform: str, compute_dtype: str) -> "EngineConfig":
-        """With values for what is None, on devices of `platform` ("cpu", "gpu" or "tpu")."""
+    def resolved(self, platform: str, compute_dtype: str, devices: int = 1) -> "EngineConfig":
+        """With values for what is None.
+
+        Args:
+          platform: of the devices of rollouts: "cpu", "gpu" ("cuda"), or "tpu".
+          compute_dtype: of the model.
+          devices: how many one engine has.
+        """
+        on_gpu = platform in ("gpu", "cuda")
         defaults = {
-            "idle_slots": 0 if platform == "gpu" else 4,
+            "idle_slots": 0 if on_gpu else 4,
             "overlap": platform != "cpu",
             "cache_dtype": compute_dtype,
+            "weights": "stacked" if on_gpu and devices == 1 else "as_trained",
         }
         missing = {name: new for name, new in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)

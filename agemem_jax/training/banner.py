@@ -21,6 +21,7 @@ def banner(
     config: RunConfig,
     model: DecoderConfig,
     state: TrainState,
+    engine: EngineConfig,
     *,
     meshes: Mapping[str, Mesh | None],
     phases: Sequence[Phase],
@@ -35,6 +36,7 @@ def banner(
       config: of the run.
       model: of the decoder.
       state: that training starts from.
+      engine: of rollouts, on the devices that it has.
       meshes: of training and of rollouts, by name.
       phases: of the run.
       train_tasks: how many there are.
@@ -46,9 +48,8 @@ def banner(
         "mesh": "; ".join(f"{name}: {_mesh(mesh)}" for name, mesh in meshes.items()),
         "backbone": _backbone(config, state),
         "dtypes": _dtypes(config, state),
-        "backend": backend_path(model, config.engine),
-        "engine": f"{config.engine.weights} weights, {config.engine.slots} slots of "
-        f"{config.engine.max_length} tokens",
+        "backend": backend_path(model, engine),
+        "engine": f"{engine.weights} weights, {engine.slots} slots of {engine.max_length} tokens",
         "tasks": f"{config.tasks.name}: {train_tasks:,} to train on, up to "
         f"{config.tasks.eval_size:,} of {config.tasks.held_out_split} to evaluate on",
         "judge": _judge(config),

@@ -49,7 +49,7 @@ def restore_weights(
 
     def as_read(weights: Weights) -> Weights:
         # What the engine rounds or stacks itself, it takes as it is; as in training.
-        as_trained = mesh is not None and config.engine.weights == "as_trained"
+        as_trained = mesh is not None and config.engine.weights in (None, "as_trained")
         return decoder.in_compute_dtype(model, weights) if as_trained else weights
 
     shardings = None if mesh is None else train_state.weight_shardings(model, mesh)

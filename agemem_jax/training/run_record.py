@@ -89,7 +89,7 @@ def refuse_conflicts(
     """
     differing = changes(as_values(recorded), as_values(given))
     counted = [name for name in differing if name.startswith(tuple(groups))]
-    wrong = [name for name in counted if not may_change(name)]
+    wrong = [name for name in counted if not _may_differ(name, *differing[name])]
     if not wrong:
         return
     told = ", ".join(
@@ -101,6 +101,13 @@ def refuse_conflicts(
         f"{where} was started with another configuration: {told}{more}; give the recorded "
         "values, or another --workdir."
     )
+
+
+def _may_differ(name: str, recorded: Any, given: Any) -> bool:
+    """Whether a run goes on with another value of an option."""
+    if name == "engine.weights" and None in (recorded, given):  # the device's order of them
+        return "int8" not in (recorded, given)
+    return may_change(name)
 
 
 def fixed_values(config: RunConfig) -> dict[str, Any]:

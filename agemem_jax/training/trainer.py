@@ -166,7 +166,8 @@ class Trainer:
     def _announce(self) -> None:
         if processes.is_primary():
             text = banner(
-                self.config, self.backbone.config, self.state, phases=self.phases,
+                self.config, self.backbone.config, self.state, self.player.engine.config,
+                phases=self.phases,
                 meshes={"training": self.mesh, "rollouts": self._rollout_mesh},
                 train_tasks=self._train_tasks, workdir=self.workdir,
                 checkpoints=self.checkpoints.directory,
@@ -306,7 +307,7 @@ class Trainer:
             return weights
         config, mesh = self.backbone.config, self._rollout_mesh
         dtypes = jax.tree.map(lambda x: x.dtype, weights)
-        if self.config.engine.weights == "as_trained":
+        if self.player.engine.config.weights == "as_trained":
             dtypes = decoder.read_dtypes(config, weights)
         if mesh is None:
             return jax.tree.map(

@@ -371,7 +371,9 @@ def test_what_none_stands_for_depends_on_the_device_and_the_model(model):
     assert [each.overlap for each in found.values()] == [False, True, True]
     assert [each.idle_slots for each in found.values()] == [4, 0, 4]
     assert {each.cache_dtype for each in found.values()} == {"bfloat16"}
-    given = EngineConfig(overlap=True, idle_slots=2, cache_dtype="float32")
+    assert [each.weights for each in found.values()] == ["as_trained", "stacked", "as_trained"]
+    assert config.resolved("gpu", "bfloat16", devices=2).weights == "as_trained"
+    given = EngineConfig(overlap=True, idle_slots=2, cache_dtype="float32", weights="int8")
     assert given.resolved("cpu", "bfloat16") == given
     half = dataclasses.replace(model, compute_dtype="bfloat16")
     assert Engine(config, half, STOP).config == config.resolved("cpu", "bfloat16")

@@ -200,3 +200,14 @@ def test_a_record_of_an_earlier_version_names_its_attention(attention, backend):
     values["model"]["attention"] = attention
     assert run_record.from_values(values).model.backend == backend
     assert values["model"]["attention"] == attention  # what was given is left alone
+
+
+def test_weights_in_the_order_of_the_device_go_on_with_those_of_any_order():
+    def config(weights):
+        return run_config.from_dict({"engine": {"weights": weights, "max_length": 12_000}})
+
+    for recorded in ("as_trained", "stacked", None):
+        run_record.refuse_conflicts("There", config(recorded), config(None))
+    for recorded, given in ((None, "int8"), ("int8", None), ("as_trained", "stacked")):
+        with pytest.raises(ValueError, match="engine.weights"):
+            run_record.refuse_conflicts("There", config(recorded), config(given))
