@@ -6,6 +6,7 @@
 #   JAX_NUM_CPU_DEVICES=4 bash launch/local.sh 2 -- \
 #       --config=experiments/configs/quickstart.py --workdir=runs/two
 #
+# On NVIDIA GPUs each process gets one of its own: with AGEMEM_EXTRA=cuda, N of them are used.
 # If a process is preempted (status 75) or killed, all start again and continue from the newest
 # checkpoint, at most MAX_RESTARTS times (default 10). SIGTERM and SIGINT go to all processes:
 # they save, and this script ends with 75. docs/launching.md has the rules.
@@ -18,6 +19,15 @@ fi
 processes="$1"
 shift 2
 source "${launch}/setup.sh" requirements.txt
+
+gpus=(/dev/nvidia[0-9]*)
+by_gpu=""
+if [[ -e "${gpus[0]}" && "${AGEMEM_EXTRA:-}" == cuda && -z "${JAX_CUDA_VISIBLE_DEVICES:-}" ]]; then
+  by_gpu=yes
+  if ((processes > ${#gpus[@]})); then
+    fail "${processes} processes want a GPU each, and this machine has ${#gpus[@]}"
+  fi
+fi
 
 running=()
 stopping=""
@@ -33,6 +43,7 @@ start() {
   port="$(python -c 'import socket; s = socket.create_server(("", 0)); print(s.getsockname()[1])')"
   set -m  # process groups: Ctrl-C reaches this script alone, SIGKILL also children
   for ((i = 0; i < processes; i++)); do
+    if [[ -n "${by_gpu}" ]]; then export JAX_CUDA_VISIBLE_DEVICES="${i}"; fi
     python "${program}" "$@" --coordinator="127.0.0.1:${port}" --num_processes="${processes}" \
       --process_id="${i}" &
     running+=("$!")

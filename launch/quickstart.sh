@@ -3,6 +3,7 @@
 # (tiny backbone, multi-hop tasks) and compares the policy before and after.
 #
 #   bash launch/quickstart.sh [workdir] [options of experiments/train.py]
+#   AGEMEM_EXTRA=cuda bash launch/quickstart.sh         # on an NVIDIA GPU
 #
 # Everything lands in the work directory (default runs/quickstart): checkpoints,
 # metrics.jsonl, TensorBoard events, evaluation.json and .csv, learning_curve.png,
@@ -10,6 +11,14 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 workdir="${1:-runs/quickstart}"
+options=()
+if [[ "${AGEMEM_EXTRA:-}" == cuda ]]; then  # few shapes: XLA tries kernels out for every one
+  options=(
+    --config.engine.prefill_buckets="(128,)" --config.engine.prefill_fewer_rows="()"
+    --config.engine.attend_buckets="()" --config.engine.decode_rows="()"
+    --config.engine.weights=stacked --config.engine.idle_slots=0 --config.engine.overlap=true
+  )
+fi
 python experiments/train.py --config=experiments/configs/quickstart.py --workdir="${workdir}" \
-  "${@:2}"
+  "${options[@]}" "${@:2}"
 python experiments/evaluate.py --workdir="${workdir}" --methods=agemem_norl,agemem

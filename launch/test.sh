@@ -9,5 +9,6 @@ if ! python experiments/fetch_weights.py; then
   echo "Tests of the real weights will be skipped, since they could not be fetched." >&2
 fi
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"  # compilers for TPUs and GPUs are there, and find none
-# Most of the time is compilation, on one core: two files at a time.
-python -m pytest -rs -n 2 --dist loadfile "$@"
+workers=2  # most of the time is compilation, on one core: two files at a time
+if [[ "${JAX_PLATFORMS}" == *cuda* ]]; then workers=0; fi  # one process has a GPU's memory
+python -m pytest -rs -n "${workers}" --dist loadfile "$@"

@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 
 import agemem_jax
-from agemem_jax.commands import out_of_memory
+from agemem_jax.commands import accelerator, out_of_memory
 from agemem_jax.models import weights_cache
 from agemem_jax.models.backends.cpu import keep_freed_memory
 from agemem_jax.training.interruption import Interrupted, Interruption
@@ -36,6 +36,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def guarded(argv):
         logging.get_absl_handler().addFilter(_is_worth_showing)
+        accelerator.prepare()
         keep_compiled_programs()
         keep_freed_memory()
         try:

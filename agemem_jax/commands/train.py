@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 
 from agemem_jax import configs
-from agemem_jax.commands import cli
+from agemem_jax.commands import accelerator, cli
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
@@ -45,6 +45,7 @@ def main(argv):
     if _DISTRIBUTED.value or any(value is not None for value in given):
         processes.initialize(*given, heartbeat_timeout=_HEARTBEAT.value)
     config = run_config.build(CONFIG.value)
+    accelerator.tell_unused_gpu()
     interruption = Interruption()
     with cli.stoppable(interruption):
         if jax.default_backend() == "tpu":
