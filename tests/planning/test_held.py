@@ -8,7 +8,10 @@ import jax
 import pytest
 
 from agemem_jax.models.config import DTYPES
+from agemem_jax.planning.advice import advise
 from agemem_jax.planning.ahead_of_time import Job, bytes_per_device
+from agemem_jax.planning.chips import CHIPS
+from agemem_jax.planning.footprint import Memory
 from agemem_jax.rollout import decoding
 from agemem_jax.training.trainer import Trainer
 from tests.training.small_job import (
@@ -78,6 +81,16 @@ def test_an_update_holds_what_is_counted(config, lived):
     scores = job.batch(scored=True).ref_log_probs  # the rest of a batch is the host's until now
     counted = bytes_per_device((job.held("update"), state, scores))
     assert lived["update"] == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("chip, told", [("h100", True), ("v5e", False)])
+def test_where_a_gpu_lacks_little_jax_may_take_more_of_it(config, chip, told):
+    chip = CHIPS[chip]
+    memory = Memory(chip.usable, 0, 0, 2**30, chip.usable)
+    sentence = advise(job_of(config), {"decode": memory}, chip)
+    assert sentence.startswith("decode needs ")
+    assert ("XLA_CLIENT_MEM_FRACTION=0.92 in the environment" in sentence) == told
+    assert advise(job_of(config), {"decode": dataclasses.replace(memory, held=0)}, chip) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
