@@ -42,7 +42,8 @@ _ALONE = {
 }  # fmt: skip
 
 
-def devices(topology: Topology) -> list[Any]:
+@functools.cache  # devices of two descriptions cannot be used together
+def devices(topology: Topology) -> tuple[Any, ...]:
     """The devices of a topology, none of which is there.
 
     For TPUs, sets what libtpu's environment must say of a machine without one, unless it says
@@ -52,7 +53,7 @@ def devices(topology: Topology) -> list[Any]:
       ValueError: the compiler for these chips is missing, or knows no such topology.
     """
     if topology.chip.platform == "cuda":
-        return list(gpu_target.devices(topology))
+        return gpu_target.devices(topology)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             'libtpu, the compiler for TPUs, is not installed: pip install "jax[tpu]" '
@@ -61,7 +62,7 @@ def devices(topology: Topology) -> list[Any]:
     for name, value in _ALONE.items():
         os.environ.setdefault(name, value)
     try:
-        return list(
+        return tuple(
             topologies.get_topology_desc(platform="tpu", topology_name=topology.name).devices
         )
     except jax.errors.JaxRuntimeError as error:

@@ -5,7 +5,6 @@ have one chip: NVIDIA's "H100 Tensor Core GPU Architecture" and the table of com
 9.0 in the CUDA C++ Programming Guide, and the clock of the SXM cards.
 """
 
-import functools
 import importlib
 import importlib.util
 from typing import Any
@@ -52,7 +51,6 @@ def config(gpu: Gpu) -> str:
     )
 
 
-@functools.cache  # devices of two descriptions cannot be used together
 def devices(topology: Topology) -> tuple[Any, ...]:
     """The GPUs of a topology, none of which is there, in the order of their machines.
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from agemem_jax.configs import tiny
-from agemem_jax.planning import gpu_target
+from agemem_jax.planning import ahead_of_time, gpu_target
 from agemem_jax.planning.ahead_of_time import Job
 from agemem_jax.planning.chips import Topology
 from agemem_jax.planning.footprint import measure
@@ -30,7 +30,7 @@ def job(topology):
     config.model.compute_dtype = config.engine.cache_dtype = "bfloat16"
     config.engine.chunk = CHUNK
     config.packing.rows = 1
-    devices = gpu_target.devices(topology)
+    devices = ahead_of_time.devices(topology)
     whole = Job.of(run_config.build(config), devices, devices, 0)
     return dataclasses.replace(whole, model=dataclasses.replace(whole.model, num_layers=1))
 
