@@ -140,6 +140,8 @@ def measure(job: Job, name: str, topology: Topology) -> Footprint:
             raise
         temporaries = int(float(told[1]) * 2**30)
         raise TooLarge(name, Memory(0, 0, temporaries, held, chip.usable)) from error
+    if program and name == "decode":
+        program = dataclasses.replace(program, around=job.config.engine.chunk)
     seconds = program.seconds if program else time.perf_counter() - begun
     sizes = compiled.memory_analysis()
     outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes

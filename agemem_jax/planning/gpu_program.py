@@ -104,6 +104,8 @@ class Program:
       temporaries: bytes that live between arguments and results.
       run: what happens in one run.
       loops: in the order in which they stand, outer ones before those inside.
+      around: how often the loop around the unit runs that counts, a token for instance, where
+        that is known.
     """
 
     seconds: float
@@ -111,11 +113,13 @@ class Program:
     temporaries: int
     run: Work
     loops: tuple[Loop, ...]
+    around: int | None = None
 
     @property
     def turn(self) -> Work:
-        """Of the longest loop that the data end, as one around tokens is; else the whole run."""
-        ended = [loop.turn for loop in self.loops if loop.trips is None and not loop.depth]
+        """Of the longest loop that the data end or that runs `around` times; else the whole run."""
+        unit = (None, self.around)
+        ended = [loop.turn for loop in self.loops if loop.trips in unit and not loop.depth]
         return max(ended, key=lambda turn: turn.total, default=self.run)
 
 

@@ -63,14 +63,15 @@ def test_the_quickstart_compiles_for_four_chips_and_every_figure_is_told(tmp_pat
 @needs_plugin
 def test_decoding_compiles_for_a_gpu_and_its_kernels_are_told(tmp_path):
     path = tmp_path / "figures.json"
-    ended = check(QUICKSTART, IN_BFLOAT16, "--topology=h100:1", "--functions=decode",
-                  f"--json={path}")  # fmt: skip
+    ended = check(QUICKSTART, IN_BFLOAT16, "--config.engine.idle_slots=0", "--topology=h100:1",
+                  "--functions=decode", f"--json={path}")  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "Fits: tiny on h100:1." in ended.stdout
     program = json.loads(path.read_text())["functions"]["decode"]["program"]
-    (loop,) = program["loops"]
-    assert loop["trips"] is None and loop["turn"]["reads"] == 1  # the data end a chunk
-    assert loop["turn"] == program["turn"]
+    tokens, layers = program["loops"]
+    assert (tokens["trips"], layers["trips"]) == (16, 4)
+    assert tokens["turn"] == program["turn"]
+    assert program["run"]["reads"] == 0  # a chunk of known length
     kernels = sum(program["turn"]["kernels"].values())
     assert f"kernels per decoded token: {kernels}, per layer: {kernels / 4:.1f}" in ended.stdout
 

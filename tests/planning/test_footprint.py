@@ -28,7 +28,7 @@ def topology():
 def job(topology):
     config = tiny.get_config()
     config.model.compute_dtype = config.engine.cache_dtype = "bfloat16"
-    config.engine.chunk = CHUNK
+    config.engine.chunk, config.engine.idle_slots = CHUNK, 0
     config.packing.rows = 1
     devices = ahead_of_time.devices(topology)
     whole = Job.of(run_config.build(config), devices, devices, 0)
@@ -46,6 +46,6 @@ def test_figures_of_a_function_fit_together(job, topology, name):
     # Of one layer, attention and the table are counted whole; an update runs forward twice.
     assert 0.3 < found.costs.flops / found.model_flops < 3
     assert found.program.turn.kernels["dot"] >= 1
-    # The data end the loops around tokens and microbatches.
+    # Counted for a token and for a microbatch.
     assert (found.program.turn == found.program.run) == (name == "prefill")
     assert found.compile_seconds == found.program.seconds > 0
