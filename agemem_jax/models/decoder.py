@@ -206,6 +206,7 @@ def forward_cached(
     tokens: Int[Array, "slot token"],
     positions: Int[Array, "slot token"],
     cache: Cache,
+    rows: tuple[Int[Array, " slot"], Int[Array, " slot"]] | None = None,
 ) -> tuple[Float[Array, "slot token width"], Cache]:
     """Hidden states of new tokens, whose keys and values are written into the cache.
 
@@ -217,22 +218,40 @@ def forward_cached(
         writes nothing: give padding such a position.
       cache: what the slots hold; positions before the new ones must be filled. All of it
         is attended to as far as positions allow: give its first parts to pay for less.
+      rows: of a layered cache, the slots that hold what comes before the tokens, and those that
+        get it and the tokens; a number past the last one gets nothing. A layer's rows are
+        copied at a time. Without it there are tokens for every slot.
     """
     with backends.get(config.backend).precision(config.compute_dtype):
         if config.layered:
-            return _forward_cached_in_loop(config, weights, tokens, positions, cache)
+            return _forward_cached_in_loop(config, weights, tokens, positions, cache, rows)
         decoder = Decoder(_without_lora(config, weights))
         return decoder.apply(_variables(weights), tokens, positions, cache)
 
 
-def _forward_cached_in_loop(config, weights, tokens, positions, cache):
+def _forward_cached_in_loop(config, weights, tokens, positions, cache, rows):
     """`forward_cached`, its layers in a loop that writes into the cache of all of them."""
     params, layer = weights.params, Layer(config, 0)
 
     def step(index, carry):
         x, k, v = carry
         own = {"params": layer_loop.of_layer(params["layers"], index)}
-        x, (k, v) = layer.apply(own, x, positions, (k, v), None, None, index)
+        if rows is None:
+            x, (k, v) = layer.apply(own, x, positions, (k, v), None, None, index)
+            return x, k, v
+        sources, slots = rows
+        held = [
+            tuple(part[index, jnp.minimum(sources, part.shape[1] - 1)] for part in parts)
+            for parts in (k, v)
+        ]
+        x, held = layer.apply(own, x, positions, held, None, None)
+        k, v = (
+            tuple(
+                part.at[index, slots].set(new, mode="drop")
+                for part, new in zip(parts, news, strict=True)
+            )
+            for parts, news in zip((k, v), held, strict=True)
+        )
         return x, k, v
 
     x = _embed(config, params, tokens)

@@ -186,6 +186,10 @@ def prefill(
     there is a row for each slot, and nothing is copied.
     """
     first = cache.first(parts)
+    if config.layered and slots is not None:
+        rows = (sources, slots)
+        _, held = decoder.forward_cached(config, weights, tokens, positions, first, rows)
+        return cache.with_first(held)
     held = first if slots is None else _take(first, sources, shards)
     _, held = decoder.forward_cached(config, weights, tokens, positions, held)
     held = jax.tree.map(_keep, held) if slots is None else _put(first, slots, held, shards)
