@@ -2,7 +2,8 @@
 
     bash launch/peers.sh                                   # once: the peers' environments
     python experiments/benchmark.py --suites=decode,memory --peers
-    python experiments/benchmark.py                        # all suites, ours alone
+    python experiments/benchmark.py                        # all suites for CPUs, ours alone
+    python experiments/benchmark.py --suites=accelerator --peers       # on a GPU, ten minutes
 
 Peers run one after the other in the same run as ours. Absolute figures move from machine to
 machine, ratios less. Writes benchmark.json and benchmark.md into --output.
@@ -21,9 +22,11 @@ from absl import app, flags, logging
 
 from agemem_jax.commands import cli
 from experiments.benchmarks import agemem, decode, growth, grpo, memory, reports, startup, timing
+from experiments.benchmarks.accelerator import suite as accelerator
 from experiments.benchmarks.options import Options
 
-SUITES = {
+# What a run measures that names no suite, and what wants to be named.
+_BY_DEFAULT = {
     "decode": decode.run,
     "episodes": agemem.run_episodes,
     "update": agemem.run_update,
@@ -32,7 +35,10 @@ SUITES = {
     "startup": startup.run,
     "growth": growth.run,
 }
-_SUITES = flags.DEFINE_list("suites", list(SUITES), "What to measure.")
+SUITES = _BY_DEFAULT | {"accelerator": accelerator.run}
+_SUITES = flags.DEFINE_list(
+    "suites", list(_BY_DEFAULT), "What to measure; accelerator, which is for GPUs, as well."
+)
 _PEERS = flags.DEFINE_bool("peers", False, "Measure the peers as well.")
 _ENVIRONMENTS = flags.DEFINE_string("environments", ".peers", "What launch/peers.sh made.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements of each thing.", 1)
@@ -41,6 +47,12 @@ _STEPS = flags.DEFINE_list(
 )
 _HOTPOTQA = flags.DEFINE_string(
     "hotpotqa", None, "A JSON file of HotpotQA's rows: `episodes` then plays SmolLM2 on them, too."
+)
+_PARTS = flags.DEFINE_list(
+    "parts", [], f"What `accelerator` measures of: {', '.join(accelerator.PARTS)}; or all."
+)
+_BUDGET = flags.DEFINE_integer(
+    "budget", 600, "Seconds that `accelerator` takes at most; what no longer fits is left out.", 1
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Where the report goes.")
 _TRACE = flags.DEFINE_string("trace", None, "Write a profile here, for Perfetto or XProf.")
@@ -55,6 +67,8 @@ def main(argv):
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     output = pathlib.Path(_OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
+    if "accelerator" in _SUITES.value:
+        accelerator.leave_memory()
     report = {"machine": timing.machine(), "suites": {}}
     report["machine"]["memory_bandwidth"] = str(timing.memory_bandwidth(_REPEATS.value))
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +80,8 @@ def main(argv):
             output=output,
             steps=_STEPS.value,
             hotpotqa=pathlib.Path(_HOTPOTQA.value).resolve() if _HOTPOTQA.value else None,
+            parts=_PARTS.value,
+            budget=_BUDGET.value,
         )
         if _TRACE.value:
             quiet = jax.profiler.ProfileOptions()

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from agemem_jax.models.backends.cpu import keep_freed_memory
+from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
@@ -68,27 +69,23 @@ class Shape:
 class Step:
     """Runs steps of one shape and keeps what goes from step to step."""
 
-    def __init__(self, shape: Shape):
+    def __init__(
+        self,
+        shape: Shape,
+        loaded: tuple[DecoderConfig, Weights] | None = None,
+        engine: EngineConfig | None = None,
+    ):
+        """Steps of `shape`, of the model that it names unless one is `loaded` already.
+
+        Without `engine` its shapes are those that suit a CPU.
+        """
         self.shape = shape
-        self.config, weights = shapes.load(shape.model)
+        self.config, weights = loaded or shapes.load(shape.model)
         self.state = train_state.create(
             self.config, weights.params, OPTIMIZER, keep_reference=True, key=jax.random.key(0)
         )
         length, group = shape.length, GRPO.group_size
-        # Prompts are computed once for a group, observations for every episode.
-        fewer, rows = (), shape.prompts
-        if shape.turns > 1:
-            fewer, rows = (shape.prompts,), shape.episodes
-        self.engine = Engine(
-            EngineConfig(
-                slots=shape.episodes, max_length=length,
-                prefill_rows=rows, prefill_fewer_rows=fewer,
-                weights=shapes.weights_order(),
-                prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
-                attend_buckets=tuple(range(256, length, 256)), chunk=shape.new,
-            ),
-            self.config, _NEVER,
-        )  # fmt: skip
+        self.engine = Engine(engine or _engine_config(shape), self.config, _NEVER)
         # One row holds a whole group: the prompt once, and what K rollouts add to it.
         row = shape.prompt + group * (length - shape.prompt)
         self.packing = PackingConfig(
@@ -145,6 +142,20 @@ class Step:
 @dataclasses.dataclass
 class _Trajectory:
     segments: list
+
+
+def _engine_config(shape: Shape) -> EngineConfig:
+    # Prompts are computed once for a group, observations for every episode.
+    fewer, rows = (), shape.prompts
+    if shape.turns > 1:
+        fewer, rows = (shape.prompts,), shape.episodes
+    return EngineConfig(
+        slots=shape.episodes, max_length=shape.length,
+        prefill_rows=rows, prefill_fewer_rows=fewer,
+        weights=shapes.weights_order(),
+        prefill_buckets=(max(shape.observation, 8), shape.prompt), prefill_calls=8,
+        attend_buckets=tuple(range(256, shape.length, 256)), chunk=shape.new,
+    )  # fmt: skip
 
 
 def measure_step(shape: Shape, repeats: int) -> dict[str, list[float]]:

@@ -17,6 +17,8 @@ class Options:
       output: where the report goes, for pictures beside it.
       steps: names of the steps that `grpo_step` takes; all, when empty.
       hotpotqa: a JSON file of HotpotQA's rows, for episodes on its questions, or None.
+      parts: what `accelerator` measures; all, when empty.
+      budget: seconds that `accelerator` takes at most; what no longer fits is left out.
     """
 
     repeats: int
@@ -26,3 +28,5 @@ class Options:
     output: pathlib.Path
     steps: Sequence[str] = ()
     hotpotqa: pathlib.Path | None = None
+    parts: Sequence[str] = ()
+    budget: float = 600.0

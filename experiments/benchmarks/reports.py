@@ -14,7 +14,7 @@ def markdown(report: dict) -> str:
             others = dict(case.peers)
             if case.limit is not None:
                 others["limit"] = case.limit
-            first = f"| {case.name} | {case.ours} |"
+            first = f"| {case.name} | {'none, see below' if case.ours is None else case.ours} |"
             for other, measured in others.items():
                 wanted = case.wanted.get(other)
                 wanted = "" if wanted is None else f"{wanted:g}"

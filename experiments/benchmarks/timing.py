@@ -61,7 +61,8 @@ class Case:
 
     Attributes:
       name: what was done, shapes included.
-      ours: how long it took here, or how fast it went.
+      ours: how long it took here, or how fast it went; None where there is no figure, and
+        `note` says why.
       peers: the same by others, by name, in the same unit.
       limit: the same if only matrix products or memory reads cost time.
       wanted: how many times as fast as each peer, and which share of the limit, ours
@@ -70,7 +71,7 @@ class Case:
     """
 
     name: str
-    ours: Timing
+    ours: Timing | None
     peers: dict[str, Timing] = dataclasses.field(default_factory=dict)
     limit: Timing | None = None
     wanted: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -84,20 +85,22 @@ class Case:
         return 1 / faster if self.ours.unit in _LESS_IS_MORE else faster
 
 
-def measure(function: Callable[[], Any], repeats: int, warmup: int = 1) -> Timing:
-    """Seconds that `function` takes until its result is there."""
+def measure(function: Callable[[], Any], repeats: int, warmup: int = 1, calls: int = 1) -> Timing:
+    """Seconds that `function` takes until its result is there; of `calls` in a row, each."""
     for _ in range(warmup):
         jax.block_until_ready(function())
     values = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        jax.block_until_ready(function())
-        values.append(time.perf_counter() - begun)
+        for _ in range(calls):
+            result = function()
+        jax.block_until_ready(result)
+        values.append((time.perf_counter() - begun) / calls)
     return Timing(tuple(values))
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1
+    functions: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1, calls: int = 1
 ) -> dict[str, Timing]:
     """`measure` for several functions in turn, so that a noisy minute hits all of them."""
     for function in functions.values():
@@ -106,7 +109,7 @@ def interleaved(
     values: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            values[name].append(measure(function, 1, warmup=0).values[0])
+            values[name].append(measure(function, 1, 0, calls).values[0])
     return {name: Timing(tuple(each)) for name, each in values.items()}
 
 
@@ -177,6 +180,18 @@ def run_peer(
         raise FileNotFoundError(
             f"{python} is not there; make the peers' environments with `bash launch/peers.sh`."
         )
+    return run_script(python, script, *arguments, timeout=timeout)
+
+
+def run_script(
+    python: str | os.PathLike, script: str, *arguments: str, timeout: float
+) -> dict[str, Any]:
+    """Runs `peers/<script>` by this `python`; returns what it printed last, as JSON.
+
+    Raises:
+      RuntimeError: the peer failed; the message holds the end of what it wrote.
+      subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+    """
     result = subprocess.run(
         [str(python), str(PEERS / script), *arguments],
         env=os.environ | ALLOCATOR, capture_output=True, text=True, check=False, timeout=timeout,

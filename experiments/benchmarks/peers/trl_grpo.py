@@ -1,10 +1,10 @@
 """TRL's GRPO trainer on the shape of `benchmarks/grpo.py`, as JSON on the last line.
 
-    python trl_grpo.py MODEL_DIRECTORY SHAPE_AS_JSON REPEATS [float32|bfloat16]
+    python trl_grpo.py MODEL_DIRECTORY SHAPE_AS_JSON REPEATS [float32|bfloat16] [cpu|accelerator]
 
-Responses are forced to their length. With several turns the model's tokens are sampled, and
-only what they are parsed into is scripted: every turn calls a tool whose answer has the
-observation's number of tokens.
+A directory without weights gets random ones. Responses are forced to their length. With several
+turns the model's tokens are sampled, and only what they are parsed into is scripted: every turn
+calls a tool whose answer has the observation's number of tokens.
 """
 
 import json
@@ -12,25 +12,35 @@ import os
 import sys
 import time
 
+USE_CPU = sys.argv[5:] != ["accelerator"]
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
-    "CUDA_VISIBLE_DEVICES": "",
     "WANDB_DISABLED": "true",
-}
+} | ({"CUDA_VISIBLE_DEVICES": ""} if USE_CPU else {})
 
+import pathlib  # noqa: E402
 import random  # noqa: E402
 
 import torch  # noqa: E402
 import trl  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from peak_memory import peak_memory  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    TrainerCallback,
+)
 from trl.trainer import grpo_trainer  # noqa: E402
 
 
 def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
     torch.set_num_threads(os.cpu_count())
+    if not any(pathlib.Path(directory).glob("*.safetensors")):
+        config = AutoConfig.from_pretrained(directory)
+        random_model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        random_model.save_pretrained(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
     word = next(w for w in (" cat", " a", "a") if len(tokenizer(w)["input_ids"]) == 1)
     steps = repeats + 1
@@ -50,7 +60,7 @@ def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
     new = shape["new"]
     episodes = shape["prompts"] * shape["group"]
     arguments = trl.GRPOConfig(
-        output_dir="trl-output", use_cpu=True, bf16=False, disable_tqdm=True, report_to="none",
+        output_dir="trl-output", use_cpu=USE_CPU, bf16=False, disable_tqdm=True, report_to="none",
         save_strategy="no", dataloader_pin_memory=False, gradient_checkpointing=False,
         per_device_train_batch_size=episodes, gradient_accumulation_steps=1, max_steps=steps,
         num_generations=shape["group"], beta=0.1, loss_type="grpo", learning_rate=1e-6,

@@ -1,0 +1,1 @@
+"""The suite for accelerators: start, attention, decoding, updates and episodes on one device."""
