@@ -18,6 +18,7 @@ from agemem_jax.configs import quickstart
 from agemem_jax.models import loading, tokenizers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone
+from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.player import Player, group_rollouts
@@ -33,21 +34,26 @@ _MOST_IDLE = 15.0  # per cent
 
 
 class _Scripted:
-    """Answers by a script, in the time that the engine takes for as many tokens."""
+    """Answers by scripts, in the time that the engine takes for as many tokens."""
 
-    def __init__(self, engine: Engine, script: ScriptBackend):
+    def __init__(self, engine: Engine, chat: ChatEncoder):
         self.slots = engine.config.slots
-        self._engine, self._script = engine, script
+        self._engine, self._chat = engine, chat
         self._policy = PolicyBackend(engine)
+        self._scripts: dict[int, ScriptBackend] = {}
+        self._begun = 0
         self._said: dict[int, tuple[Generate, Generated]] = {}
 
     def begin(self, slot: int, rollout: Rollout) -> None:
-        self._script.begin(slot, rollout)
+        # Of one seed, the rollouts of a task would be the same.
+        self._scripts[slot] = ScriptBackend(self._chat, Imperfection(tidy=0.7), self._begun)
+        self._begun += 1
+        self._scripts[slot].begin(slot, rollout)
         self._policy.begin(slot, rollout)
 
     def submit(self, slot: int, request: Generate) -> None:
-        self._script.submit(slot, request)
-        ((_, said),) = self._script.step()
+        self._scripts[slot].submit(slot, request)
+        ((_, said),) = self._scripts[slot].step()
         self._said[slot] = request, said
         shorter = dataclasses.replace(request, max_tokens=len(said.token_ids))
         self._policy.submit(slot, shorter)
@@ -74,8 +80,7 @@ def run(sizes: Sizes, repeats: int) -> Iterator[Case]:
 
     def play() -> None:
         player.engine.load(weights, rules.shared_prefix)
-        script = ScriptBackend(player.chat, Imperfection(tidy=0.7), 0, player.engine.config.slots)
-        run_episodes(rollouts, rules, player.store, _Scripted(player.engine, script))
+        run_episodes(rollouts, rules, player.store, _Scripted(player.engine, player.chat))
 
     begun = time.perf_counter()
     play()

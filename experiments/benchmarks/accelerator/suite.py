@@ -82,9 +82,7 @@ def run(options: Options) -> list[Case]:
         if options.peers:
             for peer, (measure, most) in part.peers.items():
                 timeout = min(most, deadline - time.monotonic())
-                found += _beside(
-                    found, peer, measure, sizes.BY_NAME[name_of_sizes], options, timeout
-                )
+                found += _beside(found, peer, measure, of, options, timeout)
         cases += found
     return cases
 
