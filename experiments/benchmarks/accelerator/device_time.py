@@ -8,6 +8,7 @@ import jax
 
 # Lines of a profile that hold what runs on a device: a GPU's streams, a TPU's operations, and
 # the threads that work for XLA on a CPU. Others say the same again, grouped.
+_DEVICES = ("/device:GPU:", "/device:TPU:")
 _LINES = ("Stream", "XLA Ops", "tf_XLA")
 
 
@@ -41,7 +42,7 @@ def idle_share(function: Callable[[], object], folder: pathlib.Path) -> float:
 def _spans(profile) -> Iterator[tuple[float, float]]:
     """Beginning and end of everything that ran on the first device, in nanoseconds."""
     planes = sorted(profile.planes, key=lambda plane: plane.name)
-    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    devices = [plane for plane in planes if plane.name.startswith(_DEVICES)]
     chosen = devices[:1] or [plane for plane in planes if plane.name.startswith("/host:CPU")]
     for plane in chosen:
         for line in plane.lines:
