@@ -25,7 +25,7 @@ export AGEMEM_CACHE="${AGEMEM_CACHE:-$(cd "${folder}" && pwd)/cache}"
 
 remaining() { echo $((limit - SECONDS > 10 ? limit - SECONDS : 10)); }
 
-"${python}" - << 'END' > "${folder}/machine.txt" 2>&1 || true
+"${python}" - <<'END' > "${folder}/machine.txt" 2>&1 || true
 import jax
 print("jax", jax.__version__)
 for device in jax.devices():

@@ -65,6 +65,7 @@ RULES = (
     Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
     Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
     Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),
+    Rule(r"gpu_check\.sh", left_out="tests/test_accelerator_suite.py runs it"),
     Rule(r"slurm", left_out="tests/launch/test_slurm.py runs it where Slurm is installed"),
 )
 

@@ -1,9 +1,10 @@
 """transformers and TRL on the same device, in processes of their own and by random weights."""
 
+import ast
 import dataclasses
-import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 
 from experiments.benchmarks import grpo
@@ -40,16 +41,28 @@ def transformers(sizes: Sizes, options: Options, timeout: float) -> Found:
 
 def trl(sizes: Sizes, options: Options, timeout: float) -> Found:
     """GRPO steps with transformers' generation; raises as `transformers`."""
+    return _trl(sizes, options, timeout, "TRL", "accelerator")
+
+
+def trl_with_vllm(sizes: Sizes, options: Options, timeout: float) -> Found:
+    """GRPO steps with vLLM's generation on the same card; raises as `transformers`."""
+    return _trl(sizes, options, timeout, "TRL with vLLM", "vllm", "vllm")
+
+
+def _trl(
+    sizes: Sizes, options: Options, timeout: float, peer: str, where: str, *modules: str
+) -> Found:
     shape = training.shape_of_step(sizes)
     settings = json.dumps(dataclasses.asdict(shape) | {"group": grpo.GRPO.group_size})
     printed = run_script(
-        _python(options, "trl", "datasets"), "trl_grpo.py", str(_backbone(sizes, options)),
-        settings, str(_REPEATS), "bfloat16", "accelerator", timeout=timeout,
+        _python(options, "trl", "datasets", *modules), "trl_grpo.py",
+        str(_backbone(sizes, options)), settings, str(_REPEATS), "bfloat16", where,
+        timeout=timeout,
     )  # fmt: skip
     name = training.step_name(sizes)
     return {
-        name: {"TRL": Timing(tuple(printed["step"]))},
-        f"{name}: rollout": {"TRL": Timing(tuple(printed["rollout"]))},
+        name: {peer: Timing(tuple(printed["step"]))},
+        f"{name}: rollout": {peer: Timing(tuple(printed["rollout"]))},
     }
 
 
@@ -61,14 +74,14 @@ def _backbone(sizes: Sizes, options: Options) -> pathlib.Path:
 
 
 def _python(options: Options, *modules: str) -> pathlib.Path:
-    """The peers' environment where it was made, else this one where it has what is needed."""
+    """The peers' environment where it was made, else this one; whichever has what is needed."""
     made = options.environments / "trl" / "bin" / "python"
-    if made.exists():
-        return made
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    python = made if made.exists() else pathlib.Path(sys.executable)
+    code = f"import importlib.util as u; print([m for m in {modules} if not u.find_spec(m)])"
+    command = [str(python), "-c", code]
+    missing = ast.literal_eval(subprocess.run(command, capture_output=True, text=True).stdout)
     if missing:
         raise FileNotFoundError(
-            f"{missing[0]} is not installed here, and {options.environments} has no environment "
-            "with it (bash launch/peers.sh)."
+            f"{missing[0]} is not installed in {python.parent.parent} (bash launch/peers.sh)."
         )
-    return pathlib.Path(sys.executable)
+    return python

@@ -53,7 +53,11 @@ PARTS: dict[str, Part] = {
     "decode": Part("generation.run", 90, {"transformers": (peers.transformers, 60)}),
     "start": Part("start.run", 170),
     "update": Part("training.run_update", 90),
-    "grpo_step": Part("training.run_step", 100, {"TRL": (peers.trl, 80)}),
+    "grpo_step": Part(
+        "training.run_step",
+        100,
+        {"TRL": (peers.trl, 80), "TRL with vLLM": (peers.trl_with_vllm, 90)},
+    ),
     "episodes": Part("episodes.run", 90),
 }
 _LEAST = 15.0  # seconds, below which nothing is begun

@@ -1,6 +1,7 @@
 """TRL's GRPO trainer on the shape of `benchmarks/grpo.py`, as JSON on the last line.
 
-    python trl_grpo.py MODEL_DIRECTORY SHAPE_AS_JSON REPEATS [float32|bfloat16] [cpu|accelerator]
+    python trl_grpo.py MODEL_DIRECTORY SHAPE_AS_JSON REPEATS [float32|bfloat16] \\
+        [cpu|accelerator|vllm]
 
 A directory without weights gets random ones. Responses are forced to their length. With several
 turns the model's tokens are sampled, and only what they are parsed into is scripted: every turn
@@ -12,7 +13,8 @@ import os
 import sys
 import time
 
-USE_CPU = sys.argv[5:] != ["accelerator"]
+WHERE = sys.argv[5] if len(sys.argv) > 5 else "cpu"
+USE_CPU = WHERE == "cpu"
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -58,6 +60,10 @@ def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
         options = {"max_tool_calling_iterations": shape["turns"] - 1}
         grpo_trainer.parse_response = always_call
     new = shape["new"]
+    lengths = {"min_new_tokens": new, "max_new_tokens": new}
+    if WHERE == "vllm":  # on the same card, which it shares with training
+        lengths = {"min_tokens": new, "max_tokens": new}
+        options |= {"use_vllm": True, "vllm_mode": "colocate"}
     episodes = shape["prompts"] * shape["group"]
     arguments = trl.GRPOConfig(
         output_dir="trl-output", use_cpu=USE_CPU, bf16=False, disable_tqdm=True, report_to="none",
@@ -66,7 +72,7 @@ def main(directory: str, shape: dict, repeats: int, dtype: str) -> None:
         num_generations=shape["group"], beta=0.1, loss_type="grpo", learning_rate=1e-6,
         max_completion_length=shape["turns"] * (new + shape["observation"] + 16),
         temperature=1.0, top_p=1.0, top_k=0, model_init_kwargs={"dtype": dtype},
-        generation_kwargs={"min_new_tokens": new, "max_new_tokens": new}, **options,
+        generation_kwargs=lengths, **options,
     )  # fmt: skip
     seconds = {"step": [], "rollout": []}
 
