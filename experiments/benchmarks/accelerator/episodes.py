@@ -100,9 +100,9 @@ def run(sizes: Sizes, repeats: int) -> Iterator[Case]:
     name = f"{len(rollouts)} episodes with edits, {sizes.model_name}, {sizes.episode_slots} slots"
     yield Case(
         name, Timing(tuple(seconds)).per(sampled, "tokens/s"),
-        note=f"{np.median(seconds):.3g} s, {requests:.0f} requests, {sampled:.0f} tokens; the "
-        f"first time {first:.1f} s, compiling included",
+        note=f"{np.median(seconds):.3g} s, {requests:.0f} requests, {sampled:.0f} tokens",
     )  # fmt: skip
+    yield generation.first_time(name, first)
     yield Case(
         f"{name}: the host's processor, for each request",
         Timing(tuple(1e3 * each / requests for each in on_host), "ms"),

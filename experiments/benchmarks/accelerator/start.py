@@ -41,6 +41,7 @@ def run(sizes: Sizes, repeats: int) -> Iterator[Case]:
                     {"at most": Timing((most,))}, wanted={"at most": 1.0},
                     note="with an empty folder of compiled programs" if state == "cold" else "",
                 )  # fmt: skip
+            seconds.close()  # and with it the process, before the next one needs the device
 
 
 def write_backbone(folder: pathlib.Path, model: DecoderConfig) -> None:

@@ -16,7 +16,7 @@ from agemem_jax.rollout.trajectory import Segment
 from agemem_jax.training import packing, train_state, update
 from agemem_jax.training.packing import Batch, PackingConfig
 from experiments.benchmarks import grpo
-from experiments.benchmarks.accelerator import attention
+from experiments.benchmarks.accelerator import attention, generation
 from experiments.benchmarks.accelerator.sizes import Sizes
 from experiments.benchmarks.timing import Case, Timing, measure
 
@@ -52,9 +52,9 @@ def run_update(sizes: Sizes, repeats: int) -> Iterator[Case]:
     name = f"update, {sizes.trained_name}, all parameters, {rows} rows of {sizes.row}, remat"
     yield Case(
         name, seconds.per(rows * sizes.row, "tokens/s"),
-        note=f"{seconds.median:.3g} s; {targets} targets; the first call took {first:.1f} s, "
-        "compiling included",
+        note=f"{seconds.median:.3g} s; {targets} targets",
     )  # fmt: skip
+    yield generation.first_time(name, first)
     peak = chips.peak_flops(jax.devices()[0].device_kind)
     if peak is not None:
         needed = flops.update(config, rows * sizes.row, pairs, targets)
@@ -121,9 +121,7 @@ def run_step(sizes: Sizes, repeats: int) -> Iterator[Case]:
         part: Timing(tuple(each[part] for each in measured))
         for part in ("step", "rollout", "score", "update")
     }
-    yield Case(
-        step_name(sizes), seconds["step"], wanted={"TRL": 5.0},
-        note=f"the first step took {first:.1f} s, compiling included",
-    )  # fmt: skip
+    yield Case(step_name(sizes), seconds["step"], wanted={"TRL": 5.0})
+    yield generation.first_time(step_name(sizes), first)
     for part in ("rollout", "score", "update"):
         yield Case(f"{step_name(sizes)}: {part}", seconds[part])
