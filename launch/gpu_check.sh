@@ -7,21 +7,41 @@
 #
 # SECONDS is the limit of everything, 780 by default: 13 of 15 minutes. A FOLDER that was used
 # before holds compiled programs, and a second run begins with them.
-# PYTHON names the interpreter with jax (CUDA) and what requirements.txt has; transformers and TRL
-# are measured beside where it has torch, or .peers/trl (launch/peers.sh) is there.
+# PYTHON names the interpreter with jax (CUDA), pytest and what requirements.txt has; transformers
+# and TRL are measured beside where it has torch, or .peers/trl (launch/peers.sh) is there. Compiled
+# programs are kept in AGEMEM_CACHE, by default FOLDER/cache.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 if (($# < 1)); then
   echo "Error: no folder is named; use bash launch/gpu_check.sh FOLDER [SECONDS]." >&2
   exit 2
 fi
-folder="$1"
+mkdir -p "$1"
+folder="$(cd "$1" && pwd)"
 limit="${2:-780}"
 python="${PYTHON:-python3}"
-mkdir -p "${folder}"
+cd "$(dirname "$0")/.."
 # The CPU beside the GPU: memories of ordinary size are searched there.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cuda,cpu}" PYTHONPATH="${PWD}"
-export AGEMEM_CACHE="${AGEMEM_CACHE:-$(cd "${folder}" && pwd)/cache}"
+export AGEMEM_CACHE="${AGEMEM_CACHE:-${folder}/cache}"
+
+# Better told now than after minutes of a card's time.
+"${python}" - <<'END'
+import importlib.metadata
+import pathlib
+import re
+import sys
+
+missing = []
+for line in [*pathlib.Path("requirements.txt").read_text().splitlines(), "pytest"]:
+    if name := re.match(r"[\w.-]+", line):
+        try:
+            importlib.metadata.version(name[0])
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name[0])
+if missing:
+    lacks = f"{sys.executable} lacks {', '.join(missing)}"
+    print(f"Warning: {lacks} of requirements.txt; what needs them fails.", file=sys.stderr)
+END
 
 remaining() { echo $((limit - SECONDS > 10 ? limit - SECONDS : 10)); }
 
