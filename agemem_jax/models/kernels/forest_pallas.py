@@ -1,10 +1,14 @@
 """Attention along the paths of a forest on TPU, in blocks that stay in the chip's fast memory.
 
-The grid runs over blocks of queries and of keys; a pair that nothing is seen of is skipped.
+Each block of queries holds all heads that share a head of keys, and walks through the blocks of
+keys that it needs; for gradients of keys, the other way round. Scores have keys on sublanes and
+queries on lanes, so that what there is one number of for each query is a row of them.
 """
 
+import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,173 +16,243 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from agemem_jax.models.kernels.forest import MASKED, Tiling, bend, mask, needed
+from agemem_jax.models.kernels import forest_plan
+from agemem_jax.models.kernels.forest import MASKED, Tiling, bend, mask_by_key
+
+LANES = 128
+# Numbers of a block of queries with all heads of a group: 1 MiB in float32, of which gradients
+# hold seven, beside a few squares of scores, in the 16 MiB that a kernel is given.
+MOST = 2048 * LANES
 
 
-def _scores(tiling: Tiling, query, keys, seen):
-    """Masked scores in float32, and the softcap's tanh where there is one."""
-    products = jax.lax.dot_general(
-        query, keys, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    score, bent = bend(tiling, products)
-    return jnp.where(seen, score, MASKED), bent
+class Grid(NamedTuple):
+    """Of a kernel. `blocks` have a list each of the blocks that they visit, in so many `steps`."""
+
+    rows: int
+    kv_heads: int
+    blocks: int
+    steps: int
+
+    def list_at(self, row, block):
+        """Where a block's list begins in all lists behind one another."""
+        return (row * self.blocks + block) * (forest_plan.HEAD + self.steps)
+
+
+def _product(left, right, over: tuple[int, int]):
+    """In float32, summed over an axis of each."""
+    axes = (((over[0],), (over[1],)), ((), ()))
+    return jax.lax.dot_general(left, right, axes, preferred_element_type=jnp.float32)
+
+
+def _visit(tiling: Tiling, grid: Grid, plan, q_info, k_info, k_is_visited: bool, compute):
+    """Calls `compute` with what is seen of a needed pair of blocks: None where that is all."""
+    row, block, step = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+    start = grid.list_at(row, block)
+
+    @pl.when(step < plan[start])
+    def _():
+        compute(None)
+
+    @pl.when((step >= plan[start]) & (step < plan[start + 1]))
+    def _():
+        k_block = plan[start + forest_plan.HEAD + step] if k_is_visited else block
+        compute(mask_by_key(tiling, q_info[0], k_info[0], k_block * tiling.keys))
+
+
+def _each_head(query, compute):
+    """Calls `compute` with the index of each head of a group."""
+    jax.lax.fori_loop(0, query.shape[2], lambda head, _: compute(head), None)
 
 
 def _forward_kernel(
-    needs, query, keys, values, q_info, k_info, mixed, log_sum, top, total, sum_, *, tiling
+    plan, query, keys, values, q_info, k_info, mixed, log_sum, top, total, sum_, *, tiling, grid
 ):
-    row, q_block, k_block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+    step = pl.program_id(3)
 
-    @pl.when(k_block == 0)
+    @pl.when(step == 0)
     def _():
         top[...] = jnp.full_like(top, MASKED)
         total[...] = jnp.zeros_like(total)
         sum_[...] = jnp.zeros_like(sum_)
 
-    @pl.when(needs[row, q_block, k_block] > 0)
+    def compute(seen):
+        turned = values[0, 0].T
+
+        def of_head(head):
+            score, _ = bend(tiling, _product(keys[0, 0], query[0, 0, head], (1, 1)))
+            if seen is not None:
+                score = jnp.where(seen, score, MASKED)
+            highest = jnp.maximum(top[head], jnp.max(score, axis=0, keepdims=True))
+            share = jnp.exp(score - highest)
+            if seen is not None:
+                share = jnp.where(seen, share, 0.0)
+            shrink = jnp.exp(top[head] - highest)
+            total[head] = shrink * total[head] + jnp.sum(share, axis=0, keepdims=True)
+            sum_[head] = shrink * sum_[head] + _product(turned, share.astype(values.dtype), (1, 0))
+            top[head] = highest
+
+        _each_head(query, of_head)
+
+    _visit(tiling, grid, plan, q_info, k_info, True, compute)
+
+    @pl.when(step == grid.steps - 1)
     def _():
-        seen = mask(tiling, q_info[0], k_info[0], k_block * tiling.keys)
-        score, _ = _scores(tiling, query[0, 0], keys[0, 0], seen)
-        highest = jnp.maximum(top[...], jnp.max(score, axis=1, keepdims=True))
-        share = jnp.where(seen, jnp.exp(score - highest), 0.0)
-        shrink = jnp.exp(top[...] - highest)
-        total[...] = shrink * total[...] + jnp.sum(share, axis=1, keepdims=True)
-        sum_[...] = shrink * sum_[...] + jax.lax.dot_general(
-            share.astype(values.dtype), values[0, 0], (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-        top[...] = highest
+        def of_head(head):
+            some = total[head] > 0
+            safe = jnp.where(some, total[head], 1.0)
+            mixed[0, 0, head] = (sum_[head] / safe).T.astype(mixed.dtype)
+            log_sum[0, 0, head] = jnp.where(some, top[head] + jnp.log(safe), 0.0)
 
-    @pl.when(k_block == pl.num_programs(3) - 1)
-    def _():
-        safe = jnp.where(total[...] > 0, total[...], 1.0)
-        mixed[0, 0] = (sum_[...] / safe).astype(mixed.dtype)
-        log_sum[0, 0] = jnp.where(total[...] > 0, top[...] + jnp.log(safe), 0.0)
+        _each_head(query, of_head)
 
 
-def _backward_block(tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad):
-    """Shares of one block, and the gradient of its scores before scaling."""
-    seen = mask(tiling, q_info[0], k_info[0], k_block * tiling.keys)
-    score, bent = _scores(tiling, query[0, 0], keys[0, 0], seen)
-    share = jnp.where(seen, jnp.exp(score - log_sum[0, 0]), 0.0)
-    wanted = jax.lax.dot_general(
-        grad[0, 0], values[0, 0], (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    slope = share * (wanted - delta[0, 0])
+def _slopes(tiling, seen, query, keys, values, log_sum, delta, grad):
+    """Shares of one pair of blocks and a head, and the gradient of its scores before scaling."""
+    score, bent = bend(tiling, _product(keys, query, (1, 1)))
+    share = jnp.exp(score - log_sum)
+    if seen is not None:
+        share = jnp.where(seen, share, 0.0)
+    slope = share * (_product(values, grad, (1, 1)) - delta)
     if bent is not None:
         slope *= 1.0 - bent * bent
     return share, slope * tiling.scale
 
 
 def _query_grad_kernel(
-    needs, query, keys, values, q_info, k_info, log_sum, delta, grad, out, sum_, *, tiling
+    plan, query, keys, values, q_info, k_info, log_sum, delta, grad, out, sum_, *, tiling, grid
 ):
-    row, q_block, k_block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+    step = pl.program_id(3)
 
-    @pl.when(k_block == 0)
+    @pl.when(step == 0)
     def _():
         sum_[...] = jnp.zeros_like(sum_)
 
-    @pl.when(needs[row, q_block, k_block] > 0)
-    def _():
-        _, slope = _backward_block(
-            tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad
-        )
-        sum_[...] += jax.lax.dot_general(
-            slope.astype(keys.dtype), keys[0, 0], (((1,), (0,)), ((), ())),
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+    def compute(seen):
+        turned = keys[0, 0].T
 
-    @pl.when(k_block == pl.num_programs(3) - 1)
+        def of_head(head):
+            own = (each[0, 0, head] for each in (log_sum, delta, grad))
+            _, slope = _slopes(tiling, seen, query[0, 0, head], keys[0, 0], values[0, 0], *own)
+            sum_[head] += _product(turned, slope.astype(keys.dtype), (1, 0))
+
+        _each_head(query, of_head)
+
+    _visit(tiling, grid, plan, q_info, k_info, True, compute)
+
+    @pl.when(step == grid.steps - 1)
     def _():
-        out[0, 0] = sum_[...].astype(out.dtype)
+        def of_head(head):
+            out[0, 0, head] = sum_[head].T.astype(out.dtype)
+
+        _each_head(query, of_head)
 
 
 def _key_grad_kernel(
-    needs, query, keys, values, q_info, k_info, log_sum, delta, grad,
-    keys_out, values_out, keys_sum, values_sum, *, tiling, group,
+    plan, query, keys, values, q_info, k_info, log_sum, delta, grad,
+    keys_out, values_out, keys_sum, values_sum, *, tiling, grid,
 ):  # fmt: skip
-    # The last axis of the grid runs over the query heads of a group, and their blocks.
-    row, k_block, inner = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    q_block = jax.lax.div(inner, group)
+    step = pl.program_id(3)
 
-    @pl.when(inner == 0)
+    @pl.when(step == 0)
     def _():
         keys_sum[...] = jnp.zeros_like(keys_sum)
         values_sum[...] = jnp.zeros_like(values_sum)
 
-    @pl.when(needs[row, q_block, k_block] > 0)
-    def _():
-        share, slope = _backward_block(
-            tiling, k_block, query, keys, values, q_info, k_info, log_sum, delta, grad
-        )
-        over_queries = (((0,), (0,)), ((), ()))
-        keys_sum[...] += jax.lax.dot_general(
-            slope.astype(query.dtype), query[0, 0], over_queries,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
-        values_sum[...] += jax.lax.dot_general(
-            share.astype(grad.dtype), grad[0, 0], over_queries,
-            preferred_element_type=jnp.float32,
-        )  # fmt: skip
+    def compute(seen):
+        def of_head(head):
+            own = (each[0, 0, head] for each in (log_sum, delta, grad))
+            share, slope = _slopes(tiling, seen, query[0, 0, head], keys[0, 0], values[0, 0], *own)
+            keys_sum[...] += _product(slope.astype(query.dtype), query[0, 0, head], (1, 0))
+            values_sum[...] += _product(share.astype(grad.dtype), grad[0, 0, head], (1, 0))
 
-    @pl.when(inner == pl.num_programs(3) - 1)
+        _each_head(query, of_head)
+
+    _visit(tiling, grid, plan, q_info, k_info, False, compute)
+
+    @pl.when(step == grid.steps - 1)
     def _():
         keys_out[0, 0] = keys_sum[...].astype(keys_out.dtype)
         values_out[0, 0] = values_sum[...].astype(values_out.dtype)
 
 
-def _call(kernel, tiling, grid, in_specs, out_specs, out_shape, scratch, operands, products):
+def _call(kernel, tiling, lists, k_is_visited, names, operands, results, scratch, products):
+    """One kernel. `names` tell of operands, `results` of outputs, which block of `_specs` they
+    are given."""
+    query, keys = operands[:2]
+    rows, kv_heads, group, tokens, dim = query.shape
+    blocks = (tokens // tiling.queries, keys.shape[2] // tiling.keys)
+    grid = Grid(rows, kv_heads, *(blocks if k_is_visited else blocks[::-1]))
+    specs = _specs(tiling, grid, group, dim, k_is_visited)
+    names_out, shapes = zip(*results, strict=True)
+    in_specs = [specs[name] for name in names]
+    out_specs = [specs[name] for name in names_out]
+    fetched = "key" if k_is_visited else "query"
+    visited = [x for x, name in zip(operands, names, strict=True) if name == fetched]
     return pl.pallas_call(
-        kernel,
-        cost_estimate=_estimate(tiling, grid, operands, out_shape, products),
+        functools.partial(kernel, tiling=tiling, grid=grid),
+        cost_estimate=_estimate(tiling, query, keys, [*operands, *shapes], visited, products),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
-            grid=grid,
-            in_specs=in_specs,
-            out_specs=out_specs,
+            num_scalar_prefetch=1, grid=grid, in_specs=in_specs, out_specs=out_specs,
             scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
         ),
-        out_shape=out_shape,
+        out_shape=list(shapes),
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "parallel", "arbitrary")
         ),
         interpret=tiling.interpret,
-    )(*operands)
+    )(forest_plan.walks(lists, grid.steps).reshape(-1), *operands)  # fmt: skip
 
 
-def _estimate(tiling, grid, operands, out_shape, products) -> pl.CostEstimate:
-    """Of `products` matrix products, as if a row were one sequence behind the prefix.
-
-    Every step fetches the blocks of one side, whether or not they are needed.
-    """
-    steps, query, keys = math.prod(grid), *operands[1:3]
-    length, tokens = keys.shape[2], query.shape[2]
-    seen = (length - tokens / 2) / length
-    pairs = int(seen * steps * tiling.queries * tiling.keys)
-    each = max(tiling.queries, tiling.keys) * query.shape[-1] * query.dtype.itemsize
-    others = sum(x.size * x.dtype.itemsize for x in (query, *jax.tree.leaves(out_shape)))
-    return pl.CostEstimate(
-        flops=2 * products * pairs * query.shape[-1],
-        transcendentals=pairs,
-        bytes_accessed=2 * steps * each + others,
-    )
-
-
-def _specs(tiling: Tiling, dim: int, group: int, place):
-    """Block specifications; `place(*grid indices)` gives (row, head, q_block, k_block)."""
+def _specs(tiling: Tiling, grid: Grid, group: int, dim: int, k_is_visited: bool):
+    """Which block of an operand a step of the grid is given."""
 
     def at(shape, pick):
-        return pl.BlockSpec(shape, lambda *grid: pick(*place(*grid[:4])))
+        def index(row, head, block, step, plan):
+            visited = plan[grid.list_at(row, block) + forest_plan.HEAD + step]
+            return pick(row, head, *((block, visited) if k_is_visited else (visited, block)))
+
+        return pl.BlockSpec(shape, index)
 
     bq, bk = tiling.queries, tiling.keys
     return {
-        "query": at((1, 1, bq, dim), lambda row, head, q, k: (row, head, q, 0)),
-        "key": at((1, 1, bk, dim), lambda row, head, q, k: (row, jax.lax.div(head, group), k, 0)),
-        "q_info": at((1, bq, 4), lambda row, head, q, k: (row, q, 0)),
+        "query": at((1, 1, group, bq, dim), lambda row, head, q, k: (row, head, 0, q, 0)),
+        "number": at((1, 1, group, 1, bq), lambda row, head, q, k: (row, head, 0, 0, q)),
+        "q_info": at((1, 4, bq), lambda row, head, q, k: (row, 0, q)),
+        "key": at((1, 1, bk, dim), lambda row, head, q, k: (row, head, k, 0)),
         "k_info": at((1, 2, bk), lambda row, head, q, k: (row, 0, k)),
-        "column": at((1, 1, bq, 1), lambda row, head, q, k: (row, head, q, 0)),
     }
+
+
+def _estimate(tiling, query, keys, arrays, visited, products) -> pl.CostEstimate:
+    """Of `products` matrix products, as if a row were one sequence behind the prefix.
+
+    `arrays` are moved once; `visited`, of which a block is fetched for each pair of blocks,
+    oftener.
+    """
+    rows, kv_heads, group, tokens, dim = query.shape
+    length = keys.shape[2]
+    ends = range(length - tokens + tiling.queries, length + 1, tiling.queries)
+    pairs = rows * kv_heads * sum(math.ceil(end / tiling.keys) for end in ends)
+    once = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
+    fetched = 0
+    for x in visited:
+        tokens_of_block = tiling.keys if x.ndim == 4 else group * tiling.queries
+        # Of heads that do not fill tiles, whole tiles are fetched.
+        block = tokens_of_block * -(-dim // LANES) * LANES * x.dtype.itemsize
+        fetched += max(pairs * block - x.size * x.dtype.itemsize, 0)
+    scores = pairs * group * tiling.queries * tiling.keys
+    return pl.CostEstimate(
+        flops=2 * products * scores * dim, transcendentals=scores, bytes_accessed=once + fetched
+    )
+
+
+def _suited(tiling: Tiling, query, keys) -> Tiling:
+    """With blocks of queries halved until all heads of a group fit."""
+    group, lanes = query.shape[1] // keys.shape[1], max(query.shape[3], LANES)
+    queries = tiling.queries
+    while group * queries * lanes > MOST and queries % (2 * LANES) == 0:
+        queries //= 2
+    return dataclasses.replace(tiling, queries=queries)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -194,56 +268,52 @@ def attend(
     return _attend_forward(tiling, query, keys, values, q_info, k_info)[0]
 
 
+def _grouped(x: Float[Array, "row head token head_dim"], keys):
+    return x.reshape(len(x), keys.shape[1], -1, *x.shape[2:])
+
+
 def _attend_forward(tiling, query, keys, values, q_info, k_info):
-    rows, heads, tokens, dim = query.shape
-    group = heads // keys.shape[1]
-    spec = _specs(tiling, dim, group, lambda row, head, q, k: (row, head, q, k))
-    grid = (rows, heads, tokens // tiling.queries, keys.shape[2] // tiling.keys)
-    needs = needed(tiling, q_info, k_info)
-    column = jax.ShapeDtypeStruct((rows, heads, tokens, 1), jnp.float32)
+    tiling = _suited(tiling, query, keys)
+    lists, _ = forest_plan.plan(tiling, q_info, k_info)
+    grouped = _grouped(query, keys)
+    rows, kv_heads, group, tokens, dim = grouped.shape
+    numbers = jax.ShapeDtypeStruct((rows, kv_heads, group, 1, tokens), jnp.float32)
+    number = (group, 1, tiling.queries)
     mixed, log_sum = _call(
-        functools.partial(_forward_kernel, tiling=tiling), tiling, grid,
-        [spec["query"], spec["key"], spec["key"], spec["q_info"], spec["k_info"]],
-        [spec["query"], spec["column"]],
-        [jax.ShapeDtypeStruct(query.shape, query.dtype), column],
-        [(tiling.queries, 1), (tiling.queries, 1), (tiling.queries, dim)],
-        (needs, query, keys, values, q_info, k_info), 2,
+        _forward_kernel, tiling, lists, True, ("query", "key", "key", "q_info", "k_info"),
+        (grouped, keys, values, q_info.swapaxes(1, 2), k_info),
+        [("query", _like(grouped)), ("number", numbers)],
+        [number, number, (group, dim, tiling.queries)], 2,
     )  # fmt: skip
+    mixed = mixed.reshape(query.shape)
     return mixed, (query, keys, values, q_info, k_info, mixed, log_sum)
 
 
 def _attend_backward(tiling, saved, grad):
     query, keys, values, q_info, k_info, mixed, log_sum = saved
-    rows, heads, tokens, dim = query.shape
-    kv_heads = keys.shape[1]
-    group = heads // kv_heads
-    q_blocks, k_blocks = tokens // tiling.queries, keys.shape[2] // tiling.keys
-    needs = needed(tiling, q_info, k_info)
-    product = grad.astype(jnp.float32) * mixed.astype(jnp.float32)
-    delta = jnp.sum(product, axis=-1, keepdims=True)
-    names = ("query", "key", "key", "q_info", "k_info", "column", "column", "query")
-    operands = (needs, query, keys, values, q_info, k_info, log_sum, delta, grad)
-
-    spec = _specs(tiling, dim, group, lambda row, head, q, k: (row, head, q, k))
-    query_grad = _call(
-        functools.partial(_query_grad_kernel, tiling=tiling), tiling,
-        (rows, heads, q_blocks, k_blocks), [spec[name] for name in names], spec["query"],
-        jax.ShapeDtypeStruct(query.shape, query.dtype), [(tiling.queries, dim)], operands, 3,
+    tiling = _suited(tiling, query, keys)
+    lists, lists_of_keys = forest_plan.plan(tiling, q_info, k_info)
+    delta = jnp.sum(grad.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1)
+    grouped = _grouped(query, keys)
+    group, dim = grouped.shape[2], grouped.shape[4]
+    names = ("query", "key", "key", "q_info", "k_info", "number", "number", "query")
+    operands = (
+        grouped, keys, values, q_info.swapaxes(1, 2), k_info, log_sum,
+        delta.reshape(log_sum.shape), _grouped(grad, keys),
     )  # fmt: skip
-
-    def place(row, kv_head, k, inner):
-        # Not // and %: rounding towards minus infinity asks for the chip that runs the host.
-        return row, kv_head * group + jax.lax.rem(inner, group), jax.lax.div(inner, group), k
-
-    spec = _specs(tiling, dim, group, place)
+    (query_grad,) = _call(
+        _query_grad_kernel, tiling, lists, True, names, operands, [("query", _like(grouped))],
+        [(group, dim, tiling.queries)], 3,
+    )  # fmt: skip
     keys_grad, values_grad = _call(
-        functools.partial(_key_grad_kernel, tiling=tiling, group=group), tiling,
-        (rows, kv_heads, k_blocks, group * q_blocks), [spec[name] for name in names],
-        [spec["key"], spec["key"]],
-        [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (keys, values)],
-        [(tiling.keys, dim), (tiling.keys, dim)], operands, 4,
+        _key_grad_kernel, tiling, lists_of_keys, False, names, operands,
+        [("key", _like(keys)), ("key", _like(values))], [(tiling.keys, dim)] * 2, 4,
     )  # fmt: skip
-    return query_grad, keys_grad, values_grad, None, None
+    return query_grad.reshape(query.shape), keys_grad, values_grad, None, None
+
+
+def _like(x) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 attend.defvjp(_attend_forward, _attend_backward)

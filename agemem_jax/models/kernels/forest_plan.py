@@ -4,6 +4,7 @@ A list says how many of its blocks are seen whole, by every query, which need no
 seen at all; and, from entry `HEAD` on, the blocks, those seen whole first.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -42,3 +43,20 @@ def _listed(ranks: Int[Array, "row block other"]) -> Int[Array, "row block entry
     pad = -order.shape[-1] % 4  # whole pieces of 16 bytes, as GPUs copy them
     head = jnp.pad(counts, ((0, 0), (0, 0), (0, HEAD - 2)))
     return jnp.concatenate([head, jnp.pad(order, ((0, 0), (0, 0), (0, pad)))], -1).astype(jnp.int32)
+
+
+def walks(
+    lists: Int[Array, "row block entry"], steps: int
+) -> Int[Array, "row block {HEAD}+{steps}"]:
+    """Lists of `plan` for a pipeline that is told at each of its `steps` which block it needs, and
+    fetches one where that changes.
+
+    Behind its last block a list names that again, and a list without any the last one before.
+    """
+    order, counts = lists[..., HEAD : HEAD + steps], lists[..., 1]
+    step = jnp.arange(steps)
+    last = jnp.sum(jnp.where(step == counts[..., None] - 1, order, 0), axis=-1)
+    owner = jax.lax.cummax(jnp.where(counts > 0, jnp.arange(counts.shape[1]), 0), axis=1)
+    last = jnp.take_along_axis(last, owner, axis=1)[..., None]
+    blocks = jnp.where(step < counts[..., None], order, last)
+    return jnp.concatenate([lists[..., :HEAD], blocks], axis=-1)
