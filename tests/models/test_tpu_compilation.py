@@ -42,14 +42,13 @@ def device():
     return ahead_of_time.devices(Topology.parse("v5e:2x2"))[0]
 
 
-def compiled(device, function, *make):
-    """The text of `function` compiled for `device`, its arguments as `make` would make them."""
+def arguments(device, *make):
+    """What `make` would make, on `device`."""
     sharding = jax.sharding.SingleDeviceSharding(device)
-    arguments = jax.tree.map(
+    return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         [jax.eval_shape(each) for each in make],
     )
-    return jax.jit(function).lower(*arguments).compile().as_text()
 
 
 def weights_of(config):
@@ -61,23 +60,16 @@ def test_a_chunk_of_decoding_compiles_with_its_kernel(device, change):
     config = dataclasses.replace(CONFIG, **change)
 
     def state():
-        return decoding.DecodeState(
-            tokens=jnp.zeros(SLOTS, jnp.int32), positions=jnp.zeros(SLOTS, jnp.int32),
-            active=jnp.zeros(SLOTS, bool), generated=jnp.zeros(SLOTS, jnp.int32),
-            limits=jnp.zeros(SLOTS, jnp.int32), keys=jax.random.split(jax.random.key(0), SLOTS),
-            temperatures=jnp.ones(SLOTS), top_ks=jnp.zeros(SLOTS, jnp.int32),
-            top_ps=jnp.ones(SLOTS),
-        )  # fmt: skip
+        return decoding.DecodeState.idle(SLOTS)
 
     def cache():
         return kv_cache.init_cache(config, SLOTS, LENGTH, jnp.dtype(config.compute_dtype))
 
-    def chunk(weights, cache, state):
-        return decoding.decode_chunk(
-            config, weights, cache, state, None, parts=1, chunk=CHUNK, idle_slots=2, stop_ids=(2,)
-        )
-
-    text = compiled(device, chunk, weights_of(config), cache, state)
+    lowered = decoding.decode_chunk.lower(
+        config, *arguments(device, weights_of(config), cache, state), None,
+        parts=1, chunk=CHUNK, idle_slots=2, stop_ids=(2,),
+    )  # fmt: skip
+    text = lowered.compile().as_text()
     assert text.count("tpu_custom_call") >= config.num_layers
 
 
@@ -98,5 +90,6 @@ def test_gradients_of_packed_rows_behind_a_prefix_compile_with_their_kernels(dev
 
         return jax.grad(loss)(weights)
 
-    text = compiled(device, gradients, weights_of(config), rows, rows, rows, prefix)
+    given = arguments(device, weights_of(config), rows, rows, rows, prefix)
+    text = jax.jit(gradients).lower(*given).compile().as_text()
     assert text.count("tpu_custom_call") >= 3 * config.num_layers  # forward, and two backward
