@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from agemem_jax.models.attention import Scoring
-from agemem_jax.models.backends.plain import Parts, Plain
+from agemem_jax.models.backends.plain import Parts, Plain, cache_gaps
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.kernels import decode_cuda, forest_cuda
 from agemem_jax.models.kernels.forest_attention import cache_attention
@@ -64,19 +64,7 @@ class Cuda(Plain):
                 f"Heads of {model.head_dim} do not suit the kernels of GPUs, which take "
                 f"{' or '.join(map(str, forest_cuda.HEAD_DIMS))}: XLA's products take their place."
             ]
-        least, gaps = forest_cuda.BLOCK, []
-        if len(cache_lengths) > 1 or cache_lengths[-1] % least:
-            gaps.append(
-                f"engine.max_length is {cache_lengths[-1]} and engine.attend_buckets "
-                f"{tuple(cache_lengths[:-1])}: the kernels for caches want a multiple of {least} "
-                "and no buckets, so plain products take their place."
-            )
-        if wrong := [length for length in chunk_lengths if length % least]:
-            gaps.append(
-                f"engine.prefill_buckets has {wrong[0]}, which is no multiple of {least}: the "
-                "kernel for prefill is not used for it."
-            )
-        return gaps
+        return cache_gaps(forest_cuda.BLOCK, cache_lengths, chunk_lengths)
 
     def attention_paths(
         self, model: DecoderConfig, cache_lengths: Sequence[int], chunk_lengths: Sequence[int]

@@ -175,3 +175,20 @@ class Plain:
     ) -> Float[Array, "*batch outputs"]:
         """x times the transpose of `matrix`; `options` are those of `jax.lax.dot_general`."""
         return jax.lax.dot_general(x, matrix, (((x.ndim - 1,), (1,)), ((), ())), **options)
+
+
+def cache_gaps(least: int, cache_lengths: Sequence[int], chunk_lengths: Sequence[int]) -> list[str]:
+    """Why kernels that want multiples of `least` are not used for caches, as `gaps` tells it."""
+    gaps = []
+    if len(cache_lengths) > 1 or cache_lengths[-1] % least:
+        gaps.append(
+            f"engine.max_length is {cache_lengths[-1]} and engine.attend_buckets "
+            f"{tuple(cache_lengths[:-1])}: the kernels for caches want a multiple of {least} "
+            "and no buckets, so plain products take their place."
+        )
+    if wrong := [length for length in chunk_lengths if length % least]:
+        gaps.append(
+            f"engine.prefill_buckets has {wrong[0]}, which is no multiple of {least}: the "
+            "kernel for prefill is not used for it."
+        )
+    return gaps

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Array
 
 from agemem_jax.models.attention import Scoring
-from agemem_jax.models.backends.plain import Plain
+from agemem_jax.models.backends.plain import Plain, cache_gaps
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.kernels import decode_pallas, forest_pallas
 from agemem_jax.models.kernels.forest_attention import cache_attention
@@ -45,18 +45,8 @@ class Tpu(Plain):
         chunk_lengths: Sequence[int],
         row_lengths: Sequence[int],
     ) -> list[str]:
-        least, gaps = BLOCKS[-1], []
-        if len(cache_lengths) > 1 or cache_lengths[-1] % least:
-            gaps.append(
-                f"engine.max_length is {cache_lengths[-1]} and engine.attend_buckets "
-                f"{tuple(cache_lengths[:-1])}: the kernels for caches want a multiple of {least} "
-                "and no buckets, so plain products take their place."
-            )
-        if wrong := [length for length in chunk_lengths if length % least]:
-            gaps.append(
-                f"engine.prefill_buckets has {wrong[0]}, which is no multiple of {least}: the "
-                "kernel for prefill is not used for it."
-            )
+        least = BLOCKS[-1]
+        gaps = cache_gaps(least, cache_lengths, chunk_lengths)
         if wrong := [length for length in row_lengths if length % least]:
             gaps.append(
                 f"packing.row_lengths has {wrong[0]}, which is no multiple of {least}: rows are "

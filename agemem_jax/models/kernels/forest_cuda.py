@@ -56,27 +56,10 @@ def _forward_kernel(
 
     @pl.when(part == 2)
     def _():
-        plgpu.set_max_registers(40, action="decrease")
         plgpu.copy_gmem_to_smem(plan.at[row, block], plan_own, plan_there)
         plgpu.barrier_wait(plan_there)
-
-        @pl.loop(0, plan_own[1])
-        def _(step):
-            stage, start = lax.rem(step, mosaic.STAGES), plan_own[forest_plan.HEAD + step] * bk
-            at = (row, lax.div(head, group), pl.ds(start, bk))
-
-            @pl.when(step >= mosaic.STAGES)
-            def _():
-                plgpu.barrier_wait(k_free.at[stage])
-
-            infos = ((k_info.at[row, i, pl.ds(start, bk)], info_own.at[stage, i]) for i in of_keys)
-            mosaic.fetch(((keys.at[at], k_own.at[stage]), *infos), k_there.at[stage])
-
-            @pl.when(step >= mosaic.STAGES)
-            def _():
-                plgpu.barrier_wait(v_free.at[stage])
-
-            mosaic.fetch(((values.at[at], v_own.at[stage]),), v_there.at[stage])
+        stages = mosaic.KeyStages(k_own, v_own, info_own, k_there, v_there, k_free, v_free)
+        mosaic.feed(stages, plan_own, keys, values, k_info, row, lax.div(head, group), of_keys)
 
     @pl.when(part < 2)
     def _():

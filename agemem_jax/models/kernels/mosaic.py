@@ -7,12 +7,14 @@ beside it. Scores are in base 2 here: exponentials of it are what a GPU computes
 import dataclasses
 import functools
 import math
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from agemem_jax.models.kernels import forest_plan
 from agemem_jax.models.kernels.forest import MASKED, Tiling
 
 BLOCK = 128  # tokens of a program
@@ -96,6 +98,58 @@ def fetch(copies, barrier):
     """Starts copies from global to shared memory, of (source, target), that arrive at `barrier`."""
     for source, target in copies:
         plgpu.copy_gmem_to_smem(source, target, barrier)
+
+
+class KeyStages(NamedTuple):
+    """Where blocks of keys and values are fetched to, each stage with its barriers.
+
+    Attributes:
+      k, v, infos: shared memory, by stage.
+      k_there, v_there: what is fetched has arrived; keys with their infos.
+      k_free, v_free: all who read it are done.
+    """
+
+    k: Any
+    v: Any
+    infos: Any
+    k_there: Any
+    v_there: Any
+    k_free: Any
+    v_free: Any
+
+
+def feed(stages: KeyStages, plan, keys, values, k_info, row, kv_head, of_keys: range):
+    """What the third warpgroup does: fetches the blocks of `plan`, as stages become free.
+
+    Args:
+      stages: where to.
+      plan: of the block of queries, in shared memory; see `forest_plan`.
+      keys, values, k_info: in global memory.
+      row, kv_head: of the program.
+      of_keys: which rows of `k_info` are read.
+    """
+    plgpu.set_max_registers(40, action="decrease")
+    size = stages.k.shape[1]
+
+    @pl.loop(0, plan[1])
+    def _(step):
+        stage, start = lax.rem(step, STAGES), plan[forest_plan.HEAD + step] * size
+        at = (row, kv_head, pl.ds(start, size))
+
+        @pl.when(step >= STAGES)
+        def _():
+            plgpu.barrier_wait(stages.k_free.at[stage])
+
+        infos = (
+            (k_info.at[row, i, pl.ds(start, size)], stages.infos.at[stage, i]) for i in of_keys
+        )
+        fetch(((keys.at[at], stages.k.at[stage]), *infos), stages.k_there.at[stage])
+
+        @pl.when(step >= STAGES)
+        def _():
+            plgpu.barrier_wait(stages.v_free.at[stage])
+
+        fetch(((values.at[at], stages.v.at[stage]),), stages.v_there.at[stage])
 
 
 def as_rows(ref, index, places, base, size):
