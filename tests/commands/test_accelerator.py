@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import types
+from fnmatch import fnmatch
 
 import jax
 import pytest
@@ -48,3 +49,15 @@ def test_the_level_of_autotuning_is_handed_to_xla_beside_what_is_there(monkeypat
     monkeypatch.setattr(accelerator, "_AUTOTUNE_LEVEL", types.SimpleNamespace(value=1))
     accelerator.prepare()
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=somewhere --xla_gpu_autotune_level=1"
+
+
+@pytest.mark.parametrize("there, platforms", [("/dev/none", "cpu"), ("/dev/accel0", None)])
+def test_only_a_machine_that_shows_an_accelerator_is_searched_for_one(
+    machine, monkeypatch, there, platforms
+):
+    told = []
+    monkeypatch.setattr(accelerator, "_AUTOTUNE_LEVEL", types.SimpleNamespace(value=None))
+    monkeypatch.setattr(jax.config, "update", lambda *option: told.append(option))
+    machine.setattr(glob, "glob", lambda pattern: [there] if fnmatch(there, pattern) else [])
+    accelerator.prepare()
+    assert told == ([("jax_platforms", platforms)] if platforms else [])
