@@ -9,6 +9,13 @@ import jax
 
 from agemem_jax.commands import cli
 
+# Files that take minutes each, which begin first: at the end one worker would wait for another.
+_LONG = ("test_documented_commands.py", "test_meshes.py", "test_random_configurations.py")
+
 cli.keep_compiled_programs()
 if "cuda" in os.environ.get("JAX_PLATFORMS", ""):
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONG)

@@ -54,7 +54,9 @@ def test_the_quickstart_compiles_for_four_chips_and_every_figure_is_told(tmp_pat
         )
     for name in ("score", "update"):  # of one token and slot, XLA writes no products
         counted = functions[name]["costs"]["flops"] * functions[name]["chips"]
-        assert 1 <= counted / functions[name]["model_flops"] < 1.5  # the update runs forward twice
+        # The update runs forward twice, and kernels compute blocks as a whole: of a row of two
+        # blocks half as much again as is seen.
+        assert 1 <= counted / functions[name]["model_flops"] < 1.7
     # Parameters are gathered, gradients scattered or summed, heads and hidden units summed.
     assert {"all-gather", "all-reduce"} <= set(functions["update"]["costs"]["collectives"])
     assert functions["prefill"]["costs"]["collectives"]
