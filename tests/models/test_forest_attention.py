@@ -121,13 +121,15 @@ def test_values_and_gradients_equal_those_of_whole_squares(prefix, change, imple
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_blocks_that_no_query_sees_are_skipped():
+@pytest.mark.parametrize(("window", "expected"), [
+    (0, [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]),
+    (1, np.eye(4)),
+])  # fmt: skip
+def test_blocks_that_no_query_sees_are_skipped(window, expected):
     visible_to = np.array([[16] * 16 + [32] * 16], np.int32)  # two sequences of two blocks each
     order = np.arange(32)
     q_info = np.stack([np.zeros(32), order, order, order % 16], -1)[None].astype(np.int32)
     k_info = np.stack([visible_to[0], order % 16])[None].astype(np.int32)
-    found = np.asarray(needed(TILING, jnp.asarray(q_info), jnp.asarray(k_info)))[0]
-    expected = np.zeros((4, 4), int)
-    expected[0, 0] = expected[1, :2] = 1
-    expected[2, 2] = expected[3, 2:] = 1
+    tiling = dataclasses.replace(TILING, window=window)
+    found = np.asarray(needed(tiling, jnp.asarray(q_info), jnp.asarray(k_info)))[0]
     np.testing.assert_array_equal(found, expected)

@@ -1,5 +1,6 @@
 """What kernels of TPUs fetch: told from their grids and index maps, and counted."""
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -72,11 +73,11 @@ def infos(visible_to):
     return jnp.asarray(q_info, jnp.int32), jnp.asarray(k_info, jnp.int32)
 
 
-def run_forward_and_backward(visible_to):
+def run_forward_and_backward(visible_to, tiling=TILING):
     rows, tokens = visible_to.shape
     query, own = (jnp.ones((rows, heads, tokens, DIM)) for heads in (HEADS, KV_HEADS))
-    _, saved = forest_pallas.attend.fwd(TILING, query, own, own, *infos(visible_to))
-    forest_pallas.attend.bwd(TILING, saved, query)
+    _, saved = forest_pallas.attend.fwd(tiling, query, own, own, *infos(visible_to))
+    forest_pallas.attend.bwd(tiling, saved, query)
 
 
 QUERY, KEYS = 0, 1  # operands
@@ -103,8 +104,10 @@ def test_needed_blocks_are_fetched_and_no_others(calls):
         assert 0.8 * KV_HEADS * need.sum() < calls[call].fetches(operand) <= KV_HEADS * need.sum()
 
 
-def test_estimates_say_what_one_sequence_moves(calls):
-    run_forward_and_backward(np.full((3, 128), 128))
+@pytest.mark.parametrize("window", [0, 20])
+def test_estimates_say_what_one_sequence_moves(calls, window):
+    tiling = dataclasses.replace(TILING, window=window)
+    run_forward_and_backward(np.full((3, 128), 128), tiling)
     assert len(calls) == 3
     for call in calls:
         assert call.estimate.bytes_accessed == pytest.approx(call.bytes_moved(), rel=0.1)

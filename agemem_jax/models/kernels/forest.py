@@ -81,7 +81,11 @@ def needed(
     before = starts <= q[..., 1].max(axis=2)[:, :, None]
     behind = ends > first_keys[:, :, None]
     alive = k[:, 0].max(axis=2)[:, None] > orders[:, :, None]
-    return (before & behind & alive).astype(jnp.int32)
+    need = before & behind & alive
+    if tiling.window:
+        nearest = jnp.where(padding, most, q[..., 3]).min(axis=2) - tiling.window
+        need &= k[:, 1].max(axis=2)[:, None] > nearest[:, :, None]
+    return need.astype(jnp.int32)
 
 
 def bend(

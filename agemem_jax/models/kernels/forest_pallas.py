@@ -232,7 +232,11 @@ def _estimate(tiling, query, keys, arrays, visited, products) -> pl.CostEstimate
     rows, kv_heads, group, tokens, dim = query.shape
     length = keys.shape[2]
     ends = range(length - tokens + tiling.queries, length + 1, tiling.queries)
-    pairs = rows * kv_heads * sum(math.ceil(end / tiling.keys) for end in ends)
+    window = tiling.window or length
+    pairs = rows * kv_heads * sum(
+        math.ceil(end / tiling.keys) - max(end - tiling.queries + 1 - window, 0) // tiling.keys
+        for end in ends
+    )  # fmt: skip
     once = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
     fetched = 0
     for x in visited:
