@@ -11,6 +11,7 @@ machines DGX H100's data sheet has one adapter of 400 Gbit/s for each GPU. Memor
 reports of the 80 and 141 GB, of which JAX takes a part (`Gpu.usable`).
 """
 
+import abc
 import dataclasses
 import math
 import os
@@ -24,7 +25,7 @@ _TAKEN = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
+class Chip(abc.ABC):
     """One kind of chip.
 
     Attributes:
@@ -48,17 +49,17 @@ class Chip:
         """Bytes of HBM that a program can use."""
         return self.memory
 
+    @abc.abstractmethod
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Why chips are not joined like this; None where they are."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def host(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Which of the chips belong to one machine, and so to one process."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def bandwidth(self, shape: tuple[int, ...]) -> float:
         """Bytes per second that can reach the chip which is reached slowest."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

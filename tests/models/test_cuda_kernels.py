@@ -1,5 +1,7 @@
 """The Mosaic kernels of NVIDIA GPUs, interpreted, against float64 and plain attention."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from agemem_jax.models import backends
 from agemem_jax.models.attention import Packing, Scoring, attend_cache
+from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.kernels import decode_cuda, forest_cuda, forest_plan
 from agemem_jax.models.kernels.forest import Tiling
 from tests.models.forests import grow_forest, packed_in_float64
@@ -133,6 +136,22 @@ def test_what_kernels_do_not_suit_is_computed_by_xla(monkeypatch):
         CUDA.attend_packed(x, held, held, np.arange(8)[None], packing, None, scoring)
         CUDA.attend_cache(x, [held], [held], np.arange(8)[None], scoring)
         CUDA.attend_cache(x[:, :1], [held], [held], np.array([[7]]), scoring)
+
+
+@pytest.mark.parametrize(("capability", "suits"), [("9.0", True), ("8.0", False), ("10.0", False)])
+def test_kernels_are_for_one_generation_of_gpus(monkeypatch, capability, suits):
+    device = types.SimpleNamespace(compute_capability=capability, device_kind="NVIDIA X")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    model = DecoderConfig(
+        vocab_size=8, num_layers=1, width=64, num_heads=1, num_kv_heads=1, head_dim=64,
+        ffn_width=8, compute_dtype="bfloat16",
+    )  # fmt: skip
+    cuda = backends.get("cuda")
+    by = "Mosaic" if suits else "XLA"
+    assert set(cuda.attention_paths(model, (256,), (128,)).values()) == {by}
+    told = cuda.gaps(model, (256,), (128,), (256,))
+    assert told == [] if suits else "This GPU is a NVIDIA X" in told[0]
 
 
 def test_heads_of_another_size_are_refused():

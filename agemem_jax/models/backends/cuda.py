@@ -1,7 +1,8 @@
 """NVIDIA GPUs: Mosaic kernels for packed rows, prefill and decoding; layers in a loop.
 
-The kernels want bfloat16, heads of 64 or 128, and the generation of the H100. In float32
-everything is XLA's, and products are exact: not in TF32.
+The kernels want bfloat16, heads of 64 or 128, and a GPU of the H100's generation, whose tensor
+cores they speak to; on others attention is XLA's. In float32 everything is, and products are
+exact: not in TF32.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from agemem_jax.models.kernels import decode_cuda, forest_cuda
 from agemem_jax.models.kernels.forest_attention import cache_attention
 
 _FEW_ROWS = 256
+_GENERATION = "9."  # how the compute capability of H100 and H200 begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Cuda(Plain):
                 "model.compute_dtype is float32: attention and all products are exact, and many "
                 "times slower than in bfloat16."
             ]
+        if not _has_kernels():
+            return [
+                f"This GPU is a {jax.local_devices()[0].device_kind}, and the kernels of attention "
+                "are for H100 and H200: XLA's products take their place."
+            ]
         if model.head_dim not in forest_cuda.HEAD_DIMS:
             return [
                 f"Heads of {model.head_dim} do not suit the kernels of GPUs, which take "
@@ -70,6 +77,7 @@ class Cuda(Plain):
         self, model: DecoderConfig, cache_lengths: Sequence[int], chunk_lengths: Sequence[int]
     ) -> dict[str, str]:
         suits = model.compute_dtype != "float32" and model.head_dim in forest_cuda.HEAD_DIMS
+        suits = suits and _has_kernels()
         whole = suits and len(cache_lengths) == 1 and cache_lengths[-1] % forest_cuda.BLOCK == 0
         chunks = whole and not any(length % forest_cuda.BLOCK for length in chunk_lengths)
         by = {True: "Mosaic", False: "XLA"}
@@ -84,7 +92,8 @@ class Cuda(Plain):
 
     def _attend(self, query, keys, values, positions, scoring, layer):
         tiling = scoring.tiling(forest_cuda.BLOCK, forest_cuda.BLOCK, interpret=self.interpret)
-        if query.shape[1] == 1 and len(keys) == 1 and decode_cuda.suits(query[:, 0], keys[0]):
+        one_token = query.shape[1] == 1 and len(keys) == 1 and _has_kernels()
+        if one_token and decode_cuda.suits(query[:, 0], keys[0]):
             held = [x if layer is not None else x[None] for x in (keys[0], values[0])]
             place = jnp.int32(0) if layer is None else layer
             mixed = decode_cuda.attend(query[:, 0], *held, place, positions[:, 0], tiling)
@@ -115,9 +124,17 @@ class Cuda(Plain):
         return forest_cuda.attend, scoring.tiling(block, block, interpret=self.interpret)
 
 
+def _has_kernels() -> bool:
+    """Whether the GPU is one that the kernels are for, as are those that are only described."""
+    if jax.default_backend() != "gpu":
+        return True
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
+    return str(capability).startswith(_GENERATION)
+
+
 def _suit(query: Array) -> bool:
     half = (jnp.bfloat16, jnp.float16)
-    return query.dtype in half and query.shape[-1] in forest_cuda.HEAD_DIMS
+    return query.dtype in half and query.shape[-1] in forest_cuda.HEAD_DIMS and _has_kernels()
 
 
 def _suit_chunk(query: Array, keys: Array) -> bool:
