@@ -12,7 +12,7 @@ import numbers
 import numpy as np
 
 from agemem_jax.tasks.names import SPLITS, NameSampler, year
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,13 +279,12 @@ def generate_episode(split: str, index: int, seed: int, config: MultihopConfig) 
     chain = tuple(sentence(fact) for fact in facts)
     task = Task(
         task_id=f"multihop-{split}-{seed}-{index}",
-        query=query,
-        answer=answer,
+        goal=Question(query, answer),
         messages=tuple(message.text for message in messages),
         distractors=tuple(message.text for message in distractors),
         supporting_facts=chain,
         stale_facts=tuple(sentence(fact) for fact in stale_facts),
-        kind=kind,
+        category=kind,
         data_set="multihop",
     )
     return MultihopEpisode(task, messages, distractors, facts, chain, query_entities)

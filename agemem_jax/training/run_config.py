@@ -25,7 +25,7 @@ from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.tasks import hotpotqa, names
 from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
 from agemem_jax.tasks.multihop import MultihopConfig
-from agemem_jax.training import option_values
+from agemem_jax.plugins import option_values
 from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.faults import FaultConfig

@@ -8,17 +8,14 @@ from agemem_jax.protocol.events import (
     ToolEvent,
 )
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 
 WORKS, BASED = "Tovelin works at Pelmor.", "Pelmor is based in Velton."
 STALE = "Tovelin works at Dravix."
 NOISE = "The weather is nice today."
 TASK = Task(
     task_id="t",
-    query="In which city is the employer of Tovelin based?",
-    answer="Velton",
-    messages=(),
-    distractors=(),
+    goal=Question("In which city is the employer of Tovelin based?", "Velton"),
     supporting_facts=(WORKS, BASED),
     stale_facts=(STALE,),
 )

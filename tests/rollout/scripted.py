@@ -8,12 +8,11 @@ from agemem_jax.protocol.prompts import tool_call_text
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.requests import Generated
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 
 TASK = Task(
     task_id="t",
-    query="Where does Ana live?",
-    answer="Oslo",
+    goal=Question("Where does Ana live?", "Oslo"),
     messages=("By the way, Ana lives in Paris.", "Ana moved to Oslo."),
     distractors=("Bo lives in Bergen.",),
     supporting_facts=("Ana lives in Oslo.",),

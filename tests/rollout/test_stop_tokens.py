@@ -12,14 +12,11 @@ from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.generation import GenerationRequest
 from agemem_jax.rollout.requests import Generated
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 from tests.rollout.test_engine import prompts, run
 
 NEVER = -1
-TASK = Task(
-    task_id="t", query="Who works at Pelmor?", answer="Ana", messages=(), distractors=(),
-    supporting_facts=(),
-)  # fmt: skip
+TASK = Task("t", Question("Who works at Pelmor?", "Ana"))
 
 
 def request(slot, prompt, max_tokens=24):

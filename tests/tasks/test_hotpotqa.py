@@ -71,7 +71,7 @@ def test_gold_paragraphs_are_messages_and_the_others_distract():
     assert task.distractors == ("Vell: Vell is a given name. It is rare.",)
     assert task.supporting_facts == ("Vell Mill: It stands in Tarn.", "Tarn is a town in Orland.")
     assert (task.query, task.answer) == (row.question, row.answer)
-    assert (task.kind, task.data_set, task.stale_facts) == ("bridge", "hotpotqa", ())
+    assert (task.category, task.data_set, task.stale_facts) == ("bridge", "hotpotqa", ())
 
 
 def test_a_short_message_drops_words_but_never_a_gold_sentence():
@@ -231,7 +231,7 @@ def test_the_real_sample_survives_the_round_trip(tmp_path):
                 "supporting_facts"
             ]
             assert task.task_id == f"hotpotqa-{expected['_id']}"
-            assert (task.query, task.answer, task.kind) == (
+            assert (task.query, task.answer, task.category) == (
                 expected["question"],
                 expected["answer"],
                 expected["type"],

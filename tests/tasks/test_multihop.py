@@ -144,7 +144,7 @@ def test_the_answer_follows_from_the_latest_facts_of_the_messages(episodes):
         answer, used = reason(task.query, listen(task.messages)[0])
         assert task.answer == answer
         assert task.supporting_facts == canonical(used)
-        assert task.kind == ("comparison" if "first" in task.query else "bridge")
+        assert task.category == ("comparison" if "first" in task.query else "bridge")
 
 
 def test_stale_facts_were_said_and_then_taken_back(episodes):
@@ -278,7 +278,7 @@ def test_the_configuration_bounds_messages_and_sets_fractions():
     )  # fmt: skip
     for index in range(50):
         task = generate("train", index, 0, plain)
-        assert len(task.messages) == 2 and task.kind == "comparison"
+        assert len(task.messages) == 2 and task.category == "comparison"
         assert not task.stale_facts and not task.distractors
     chatty = MultihopConfig(
         min_messages=5, max_messages=6, change_probability=1.0, comparison_fraction=0.0,
@@ -286,7 +286,7 @@ def test_the_configuration_bounds_messages_and_sets_fractions():
     )  # fmt: skip
     for index in range(50):
         task = generate("train", index, 0, chatty)
-        assert len(task.messages) == 6 and task.kind == "bridge" and len(task.stale_facts) == 1
+        assert len(task.messages) == 6 and task.category == "bridge" and len(task.stale_facts) == 1
         assert sum(understand(message) is None for message in task.messages) == 3
 
 
@@ -294,7 +294,7 @@ def test_about_half_of_the_facts_change_and_three_tenths_compare():
     tasks = [generate("train", index, 5, MultihopConfig()) for index in range(2000)]
     # Five standard deviations of a binomial of 2000 draws are 0.056 and 0.051.
     assert abs(sum(bool(t.stale_facts) for t in tasks) / 2000 - 0.5) < 0.056
-    assert abs(sum(t.kind == "comparison" for t in tasks) / 2000 - 0.3) < 0.052
+    assert abs(sum(t.category == "comparison" for t in tasks) / 2000 - 0.3) < 0.052
 
 
 @pytest.mark.parametrize(

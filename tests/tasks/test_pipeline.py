@@ -10,7 +10,7 @@ import pytest
 
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.tasks.pipeline import make_source, task_iterator
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Numbered:
         return self.size
 
     def __getitem__(self, index):
-        return Task(str(index), "", "", (), (), ())
+        return Task(str(index), Question("", ""))
 
 
 def numbers(batch):

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from agemem_jax.tasks.hotpotqa.rows import Paragraph, Row
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Question, Task
 
 SPLITS = ("train", "validation")
 
@@ -49,15 +49,14 @@ def to_task(row: Row, config: HotpotQATaskConfig) -> Task:
             distractors.append(_message(paragraph, config.max_words, set()))
     return Task(
         task_id=f"hotpotqa-{row.row_id}",
-        query=row.question,
-        answer=row.answer,
+        goal=Question(row.question, row.answer),
         messages=tuple(messages),
         distractors=tuple(distractors),
         supporting_facts=tuple(
             _gold_sentence(row.context[paragraph], sentence)
             for paragraph, sentence in row.supporting_facts
         ),
-        kind=row.kind,
+        category=row.kind,
         data_set="hotpotqa",
     )
 

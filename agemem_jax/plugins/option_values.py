@@ -10,6 +10,19 @@ import typing
 from typing import Any, Literal
 
 
+def knows(hint: Any) -> bool:
+    """Whether `checked` can tell what an option with this annotation takes."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        others = [each for each in arguments if each is not types.NoneType]
+        return len(others) == 1 and len(arguments) == 2 and knows(others[0])
+    if origin is tuple:
+        return len(arguments) == 2 and arguments[1] is Ellipsis and knows(arguments[0])
+    return hint in _ACCEPTED
+
+
 def checked(hint: Any, value: Any, name: str) -> Any:
     """`value` as an option annotated with `hint` holds it: lists become tuples.
 

@@ -1,0 +1,5 @@
+"""The environments that come with the library."""
+
+from agemem_jax.plugins.registry import Registry
+
+ENVIRONMENTS = Registry("environment", {})
