@@ -14,6 +14,8 @@ _TOKEN = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _QUOTED = re.compile(r"[\"“]([^\"“”]{1,200})[\"”]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Punctuation beyond ASCII stays, and an article beside it is still one: "the—cat".
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 FUNCTION_WORDS = frozenset(
     """a about according after all also although am among an and any are as at be because been
@@ -31,9 +33,9 @@ _RECALL = 0.8
 
 
 def normalise_answer(text: str) -> str:
-    """HotpotQA's normalisation: lower case, no punctuation, no articles, single blanks."""
+    """HotpotQA's normalisation: lower case, no ASCII punctuation, no articles, single blanks."""
     plain = text.lower().translate(_PUNCTUATION)
-    return " ".join(word for word in plain.split() if word not in ("a", "an", "the"))
+    return " ".join(_ARTICLE.sub(" ", plain).split())
 
 
 def exact_match(answer: str, expected: str) -> float:
