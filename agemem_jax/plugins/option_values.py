@@ -4,6 +4,7 @@ Ranges are checked by the dataclasses themselves; this is what all of them rely 
 are finite, whole where whole numbers are meant, and never truth values.
 """
 
+import collections.abc
 import math
 import types
 import typing
@@ -16,8 +17,7 @@ def knows(hint: Any) -> bool:
     if origin is Literal:
         return True
     if origin in (types.UnionType, typing.Union):
-        others = [each for each in arguments if each is not types.NoneType]
-        return len(others) == 1 and len(arguments) == 2 and knows(others[0])
+        return all(each is types.NoneType or knows(each) or _is_object(each) for each in arguments)
     if origin is tuple:
         return len(arguments) == 2 and arguments[1] is Ellipsis and knows(arguments[0])
     return hint in _ACCEPTED
@@ -27,7 +27,8 @@ def checked(hint: Any, value: Any, name: str) -> Any:
     """`value` as an option annotated with `hint` holds it: lists become tuples.
 
     Args:
-      hint: int, float, str, bool, a `Literal`, `tuple[X, ...]`, or one of them or None.
+      hint: int, float, str, bool, a `Literal`, `tuple[X, ...]`, or one of them or None; or one
+        of them or an object of a class, or a function.
       value: as a configuration gives it.
       name: of the option, for the sentence.
 
@@ -36,9 +37,11 @@ def checked(hint: Any, value: Any, name: str) -> Any:
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None:
+        if value is None and types.NoneType in arguments:
             return None
-        (hint,) = (each for each in arguments if each is not types.NoneType)
+        if any(_is_object(each) and _is_one(value, each) for each in arguments):
+            return value
+        hint = next(each for each in arguments if each is not types.NoneType)
         return checked(hint, value, name)
     if origin is Literal:
         if value not in arguments:
@@ -62,3 +65,16 @@ def checked(hint: Any, value: Any, name: str) -> Any:
 _LARGEST = 2**32 - 1  # seeds go that far, and sizes not by far
 _ACCEPTED = {int: int, float: (int, float), str: str, bool: bool}
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+
+
+def _is_object(hint: Any) -> bool:
+    """Whether an annotation asks for an object that no configuration file could write down."""
+    return typing.get_origin(hint) is collections.abc.Callable or (
+        isinstance(hint, type) and hint not in _ACCEPTED and hint is not types.NoneType
+    )
+
+
+def _is_one(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is collections.abc.Callable:
+        return callable(value)
+    return isinstance(value, hint)

@@ -65,6 +65,16 @@ class Registry:
             f"your own as package.module:attribute{hint}"
         )
 
+    def complete(self, part: Any, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """All options of a part, those that are left out with their defaults.
+
+        Raises:
+          ValueError: there is no such part, or an option is unknown or has a wrong value.
+        """
+        part = self.find(part)
+        bind(part, options, where)
+        return {**options_of(part), **checked_options(part, options, where)}
+
     def build(self, part: Any, options: Mapping[str, Any] | None = None, where: str = "") -> Any:
         """The part with its options: `bind` of what `find` finds.
 
@@ -86,10 +96,8 @@ def load(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise ValueError(f"{path!r} must be written package.module:attribute.")
-    folder = os.getcwd()
-    added = folder not in sys.path and "" not in sys.path
-    if added:
-        sys.path.append(folder)
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # behind all else: nothing that is installed is hidden
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -98,9 +106,6 @@ def load(path: str) -> Any:
         raise ValueError(
             f"there is no module {module_name!r}, here or among the installed ones."
         ) from error
-    finally:
-        if added:
-            sys.path.remove(folder)
     value = module
     for name in attribute.split("."):
         if not hasattr(value, name):
@@ -163,6 +168,23 @@ def bind(part: Any, options: Mapping[str, Any], where: str) -> Any:
     Raises:
       ValueError: an option is unknown or has a wrong value.
     """
+    known, checked = _parameters(part), checked_options(part, options, where)
+    if not inspect.isclass(part):
+        return functools.partial(part, **checked) if checked else part
+    try:
+        return part(**checked)
+    except ValueError as error:  # which begins with the name of an option, or tells of several
+        first = str(error).split(maxsplit=1)[:1]
+        joint = "." if first and first[0] in known else ": "
+        raise ValueError(f"{where}{joint}{error}") from error
+
+
+def checked_options(part: Any, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options as the part takes them: lists become tuples, whole numbers floats.
+
+    Raises:
+      ValueError: one is unknown, missing, or of another type.
+    """
     known = _parameters(part)
     for name in options:
         if name not in known:
@@ -170,13 +192,10 @@ def bind(part: Any, options: Mapping[str, Any], where: str) -> Any:
             has = f"it has {', '.join(known)}" if known else "it has none"
             hint = f"did you mean {close[0]!r}?" if close else f"{has}."
             raise ValueError(f"{where} has no option {name!r}; {hint}")
-    checked = {n: _checked(known[n].hint, value, f"{where}.{n}") for n, value in options.items()}
-    missing = [n for n, option in known.items() if option.default is _REQUIRED and n not in checked]
+    missing = [n for n, option in known.items() if option.default is _REQUIRED and n not in options]
     if missing:
         raise ValueError(f"{where} needs the option {missing[0]!r}.")
-    if inspect.isclass(part):
-        return part(**checked)
-    return functools.partial(part, **checked) if checked else part
+    return {n: _checked(known[n].hint, value, f"{where}.{n}") for n, value in options.items()}
 
 
 _REQUIRED = inspect.Parameter.empty
