@@ -31,7 +31,7 @@ class ToolEvent:
       name: tool name as in the schemas, or what the policy wrote if unknown.
       arguments: the arguments after alias resolution; raw if invalid.
       ok: whether the tool did its work.
-      changed: whether the memory store or the context is now different.
+      effect: what has become of the memory or the context (`protocol.tools.ToolResult`).
       error: what the policy was told when `ok` is false.
       memory_id: the entry added, updated or deleted.
       content: the content stored by an add or update, or the summary written.
@@ -44,13 +44,18 @@ class ToolEvent:
     name: str
     arguments: Mapping[str, Any]
     ok: bool
-    changed: bool = False
+    effect: str | None = None
     error: str | None = None
     memory_id: str | None = None
     content: str | None = None
     retrieved: tuple[RetrievedEntry, ...] = ()
     tokens_before: int = 0
     tokens_after: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether the memory or the context is now different."""
+        return self.effect not in (None, "retrieved")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +98,42 @@ class FormatEvent:
 
 @dataclasses.dataclass(frozen=True)
 class AnswerEvent:
-    """An `<answer>`. Only one of Stage 3 is the task's answer.
-
-    Attributes:
-      context_tokens: prompt length when the answer was produced, in tokens.
-      context_text: contents of the context when the answer was produced, the
-        system message and the query left out.
-    """
+    """An `<answer>` of Stage 1 or 2, which ends the policy's turn."""
 
     stage: int
     step: int
     answer: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OutcomeEvent:
+    """How the goal of Stage 3 ended; what rewards and reports read, whatever the goal was.
+
+    There is none where a question was not answered, or an environment never entered.
+
+    Attributes:
+      context_tokens: prompt length when the last action was produced, in tokens.
+      context_text: contents of the context when the last action was produced, the
+        system message and the goal left out.
+      max_context_tokens: T_max, the budget of the context.
+      answer: the answer to a question, else None.
+      score: 1 where an environment's goal was reached, else 0; None for a question, which
+        judges score.
+      progress: the part of an environment's goal that was reached, in [0, 1]; else None.
+      actions: tried in an environment.
+      valid_actions: of these, the ones that could be done.
+    """
+
+    stage: int
+    step: int
     context_tokens: int
     context_text: str
+    max_context_tokens: int
+    answer: str | None = None
+    score: float | None = None
+    progress: float | None = None
+    actions: int = 0
+    valid_actions: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +147,7 @@ class OverflowEvent:
 
 @dataclasses.dataclass(frozen=True)
 class RoundLimitEvent:
-    """Stage 3 used its N_max rounds without an answer."""
+    """Stage 3 used its rounds, or its actions in an environment, without reaching an end."""
 
     stage: int
     step: int
@@ -132,6 +160,7 @@ Event = (
     | DroppedMessagesEvent
     | FormatEvent
     | AnswerEvent
+    | OutcomeEvent
     | OverflowEvent
     | RoundLimitEvent
 )

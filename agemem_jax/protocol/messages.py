@@ -16,6 +16,7 @@ class Kind(enum.Enum):
     TASK_MESSAGE = "task_message"  # Stage 1 conversation, I_q
     DISTRACTOR = "distractor"  # Stage 2
     QUERY = "query"  # Stage 3, q
+    OBSERVATION = "observation"  # what an environment shows first
     RESPONSE = "response"  # sampled from the policy
     TOOL_RESULT = "tool_result"
     SUMMARY = "summary"

@@ -27,7 +27,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agemem_jax.protocol.tools import ToolCall, ToolError, shown, validate
+from agemem_jax.protocol.tools import ToolCall, ToolError, ToolTable, shown
 
 _OPENING = re.compile(r"<(think|tool_call|answer)>")
 # Up to the closing tag that stands outside of JSON strings. Nothing that was matched is given
@@ -84,8 +84,11 @@ class _Blocks:
     unclosed: str | None  # the tag that never closes
 
 
-def parse(text: str) -> ParsedResponse:
-    """Reads one response; special tokens of the chat format are already stripped."""
+def parse(text: str, tools: ToolTable) -> ParsedResponse:
+    """Reads one response, in which `tools` may be called.
+
+    Special tokens of the chat format are already stripped.
+    """
     blocks = _split(text)
     thoughts = [content.strip() for tag, content in blocks.items if tag == "think"]
     actions = [(tag, content) for tag, content in blocks.items if tag != "think"]
@@ -114,7 +117,7 @@ def parse(text: str) -> ParsedResponse:
     else:
         if len(tags) > 1:
             errors.append("Put all calls into one <tool_call>[...]</tool_call>.")
-        calls, problem = _read_calls([content for _, content in actions])
+        calls, problem = _read_calls([content for _, content in actions], tools)
         errors += problem
     return ParsedResponse(thoughts[0] if thoughts else None, calls, answer, tuple(errors))
 
@@ -152,7 +155,9 @@ def _read_answer(content: str) -> tuple[str | None, list[str]]:
     return answer, []
 
 
-def _read_calls(contents: list[str]) -> tuple[tuple[ToolCall | InvalidCall, ...], list[str]]:
+def _read_calls(
+    contents: list[str], tools: ToolTable
+) -> tuple[tuple[ToolCall | InvalidCall, ...], list[str]]:
     """All calls of all blocks; none at all when one block cannot be read."""
     calls: list[ToolCall | InvalidCall] = []
     errors: list[str] = []
@@ -170,11 +175,11 @@ def _read_calls(contents: list[str]) -> tuple[tuple[ToolCall | InvalidCall, ...]
                 '<tool_call> needs a JSON array of {"name": ..., "arguments": {...}}; '
                 "nothing was done.",
             ]
-        calls += [_read_call(item) for item in value]
+        calls += [_read_call(item, tools) for item in value]
     return tuple(calls), errors
 
 
-def _read_call(item: Any) -> ToolCall | InvalidCall:
+def _read_call(item: Any, tools: ToolTable) -> ToolCall | InvalidCall:
     name = item.get("name", "") if isinstance(item, dict) else ""
     try:
         if not isinstance(item, dict):
@@ -186,7 +191,7 @@ def _read_call(item: Any) -> ToolCall | InvalidCall:
         extra = [key for key in item if key not in ("name", "arguments")]
         if extra:
             raise ToolError(f'A call has only "name" and "arguments", not {shown(extra[0])}.')
-        return validate(name, item.get("arguments", {}))
+        return tools.validate(name, item.get("arguments", {}))
     except ToolError as error:
         written = name if isinstance(name, str) else ""
         written = written.encode("utf-8", "replace").decode("utf-8")[:_RAW_LENGTH]

@@ -8,28 +8,31 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agemem_jax.protocol.events import RetrievedEntry, ToolEvent
-from agemem_jax.protocol.tools import TOOL_NAMES, ToolSpec, compact_schemas, select, tool_schemas
+from agemem_jax.protocol.events import RetrievedEntry
+from agemem_jax.protocol.tools import ToolSpec, ToolTable
 
 STYLES = ("full", "compact")
 
 
-def system_prompt(style: str = "full", tools: Sequence[str] = TOOL_NAMES) -> str:
+def system_prompt(style: str, tools: ToolTable) -> str:
     """States the protocol, lists the tools and gives one example (section 3.2).
+
+    Where one of the tools acts in an environment, the prompt announces that instead of a
+    question.
 
     Args:
       style: "full" with JSON schemas, or "compact" for small models, about 70 words.
-      tools: names of the tools on offer; without any, the prompt asks for answers only.
+      tools: those on offer; without any, the prompt asks for answers only.
 
     Raises:
-      ValueError: for an unknown style or tool.
+      ValueError: for an unknown style.
     """
     if style not in STYLES:
         raise ValueError(f"The prompt style must be one of {', '.join(STYLES)}, not {style!r}.")
-    specs = select(tools)
-    if not specs:
+    if not tools.specs:
         return _NO_TOOLS
-    return _full(specs) if style == "full" else _compact(specs)
+    acts = any(spec.target == "environment" for spec in tools.specs)
+    return (_full if style == "full" else _compact)(tools, acts)
 
 
 _NO_TOOLS = (
@@ -46,24 +49,39 @@ _ADVICE = {
 }
 
 
-def _compact(specs: tuple[ToolSpec, ...]) -> str:
+def _compact(tools: ToolTable, acts: bool) -> str:
+    end = "a goal to act for" if acts else "a question"
     return (
-        "Messages come first, a question at the end. Only stored facts last.\n"
+        f"Messages come first, {end} at the end. Only stored facts last.\n"
         "Reply <think>thought</think>, then <tool_call>[calls]</tool_call> or "
         "<answer>text</answer>. Nothing else.\n"
-        f"Tools:\n{compact_schemas([spec.name for spec in specs])}\n"
-        f"Example: <think>A new fact.</think>{_example_call(specs[0])}"
+        f"Tools:\n{tools.compact_schemas()}\n"
+        f"Example: <think>A new fact.</think>{_example_call(tools.specs[0])}"
     )
 
 
-def _full(specs: tuple[ToolSpec, ...]) -> str:
-    advice = [_ADVICE[target] for target in _ADVICE if target in {s.target for s in specs}]
-    schemas = "\n".join(json.dumps(s["function"]) for s in tool_schemas([s.name for s in specs]))
+_QUESTION = (
+    "At the end comes a question, which you answer from what you stored and what is still in the "
+    "conversation."
+)
+_GOAL = (
+    "At the end comes a goal in an environment, which you reach by one action after the other; "
+    "you are told what you see after each, and what you stored may help."
+)
+_TO_QUESTION = (
+    "To the question, <answer> is final: only the name, number, date, yes or no that was asked for."
+)
+_TO_GOAL = "In the environment an <answer> does nothing: act until it ends."
+
+
+def _full(tools: ToolTable, acts: bool) -> str:
+    targets = {spec.target for spec in tools.specs}
+    advice = " ".join(text for target, text in _ADVICE.items() if target in targets)
+    schemas = "\n".join(json.dumps(schema["function"]) for schema in tools.schemas())
     return f"""\
 You are an assistant that looks after its own memory. A conversation comes first; its facts \
 may matter later and may change. Then the conversation is cleared: what you did not store in \
-long-term memory is gone. Unrelated messages may follow. At the end comes a question, which you \
-answer from what you stored and what is still in the conversation.
+long-term memory is gone. Unrelated messages may follow. {_GOAL if acts else _QUESTION}
 
 Every reply has two parts and no text outside the tags:
 1. <think>your reasoning, short</think>
@@ -72,17 +90,17 @@ Every reply has two parts and no text outside the tags:
    <answer>your answer</answer>
 
 <tool_call> holds a JSON array of one or more calls; their results come in the next message. \
-While the conversation runs, an <answer> is a brief reply that ends your turn. To the question, \
-<answer> is final: only the name, number, date, yes or no that was asked for.
+While the conversation runs, an <answer> is a brief reply that ends your turn. \
+{_TO_GOAL if acts else _TO_QUESTION}
 
-{" ".join(advice)}
+{advice}
 
 Tools, as JSON schemas:
 {schemas}
 
 Example of a reply:
 <think>This is a new fact that may be asked for later.</think>
-{_example_call(specs[0])}"""
+{_example_call(tools.specs[0])}"""
 
 
 def _example_call(spec: ToolSpec) -> str:
@@ -113,6 +131,16 @@ def query_text(query: str) -> str:
     return f"Question: {query}"
 
 
+def goal_text(*instructions: str) -> str:
+    """The message that gives the goal of an environment (Stage 3)."""
+    return "Goal: " + "\n".join(text for text in instructions if text)
+
+
+def actions_text(actions: Sequence[str]) -> str:
+    """What can be done in an environment now, asked for by the policy."""
+    return f"Actions: {', '.join(actions)}" if actions else "There is nothing to do."
+
+
 def task_message_text(message: str, retrieved: Sequence[RetrievedEntry]) -> str:
     """A message with what was retrieved for it; the message alone when that is nothing."""
     return f"{message}\n{memories_text(retrieved)}" if retrieved else message
@@ -127,24 +155,3 @@ def memories_text(entries: Sequence[RetrievedEntry]) -> str:
 def error_text(error: str) -> str:
     """What the policy reads when it did something wrong."""
     return f"Error: {error}"
-
-
-def tool_result_text(event: ToolEvent) -> str:
-    """What the policy reads after a tool call."""
-    if not event.ok:
-        return error_text(event.error or f"{event.name} failed.")
-    match event.name:
-        case "Add_memory":
-            return f"Added {event.memory_id}."
-        case "Update_memory":
-            return f"Updated {event.memory_id}."
-        case "Delete_memory":
-            return f"Deleted {event.memory_id}."
-        case "Retrieve_memory":
-            return memories_text(event.retrieved)
-        case "Summary_context":
-            return "Summarised."
-        case "Filter_context":
-            count = event.content or "0"
-            return f"Removed {count} {'message' if count == '1' else 'messages'}."
-    return "Done."

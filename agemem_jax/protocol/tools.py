@@ -1,19 +1,23 @@
-"""The six tools as data (paper section 3.2, appendix A.1) and the check of a call.
+"""What a tool is: how a policy is told of it, how a call is checked, and what runs it.
 
-Prompts, schemas and the parser all read `TOOLS`, so a tool is described in one place.
-What a tool does lives elsewhere: long-term ones in `memory`, context ones in `rollout`.
+Prompt, schema, check and execution of an episode read one `ToolTable`. The paper's six tools
+and the one that acts in an environment are in `rollout/tools`; a user's own is a `ToolSpec`
+like theirs.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-MAX_TOP_K = 10
-_MAX_SPAN = 1_000_000
-_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", dict: "object"}
-_TYPE_NAMES = {str: "a string", bool: "true or false", int: "an integer", dict: "a JSON object"}
+from agemem_jax.protocol.events import RetrievedEntry
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object"}
+_TYPE_NAMES = {
+    str: "a string", bool: "true or false", int: "an integer", float: "a number",
+    dict: "a JSON object",
+}  # fmt: skip
 
 
 class ToolError(ValueError):
@@ -26,10 +30,14 @@ class Parameter:
 
     Attributes:
       name: key in the call's arguments.
-      type: `str`, `bool`, `int` or `dict`, the Python type of the JSON value.
+      type: `str`, `bool`, `int`, `float` or `dict`, the Python type of the JSON value.
       required: whether a call without it is refused.
       description: for the full system prompt and the JSON schema.
       default: what the tool uses when an optional argument is left out, if worth saying.
+      minimum, maximum: bounds of a number.
+      aliases: other names that are understood.
+      read: brings a value into its one canonical form, in place of the check by type; raises
+        `ToolError` for one that has none.
     """
 
     name: str
@@ -37,108 +45,65 @@ class Parameter:
     required: bool
     description: str
     default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    aliases: tuple[str, ...] = ()
+    read: Callable[[Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
+class ToolResult:
+    """What a handler returns.
+
+    Attributes:
+      text: what the policy reads; where not `ok`, the sentence that says what was wrong.
+      ok: whether the tool did its work.
+      effect: what became of the long-term memory or the context, which is what rewards count.
+        None where nothing has changed there: a filter that matched nothing did its work
+        without an effect.
+      memory_id: the entry added, updated or deleted.
+      content: the content stored, or the summary written.
+      retrieved: the entries that a retrieval found, best first.
+    """
+
+    text: str
+    ok: bool = True
+    effect: Literal["added", "updated", "deleted", "retrieved", "reduced"] | None = None
+    memory_id: str | None = None
+    content: str | None = None
+    retrieved: tuple[RetrievedEntry, ...] = ()
+
+
+# A generator of `rollout.requests` that returns a `ToolResult`, given the episode's state
+# (`rollout.tool_use.ToolUse`) and the checked arguments; or a plain function of the arguments
+# by name that returns text or a `ToolResult`, which is run in a thread.
+Handler = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ToolSpec:
     """One tool.
 
     Attributes:
       name: as the policy calls it.
-      target: what it edits, "LTM" (long-term memory) or "STM" (the context).
+      target: what it works on: "LTM" (long-term memory), "STM" (the context), "environment", or
+        "other".
       parameters: required ones first.
       description: for the full system prompt and the JSON schema.
       summary: the same in a few words, for the compact system prompt.
       example: arguments of a good call.
+      handler: what runs it (see `Handler`).
+      timeout: seconds that a handler that is a plain function may take.
     """
 
     name: str
-    target: Literal["LTM", "STM"]
+    target: Literal["LTM", "STM", "environment", "other"]
     parameters: tuple[Parameter, ...]
     description: str
     summary: str
     example: Mapping[str, Any]
-
-
-_METADATA = Parameter("metadata", dict, False, "Labels to keep with the memory.")
-_MEMORY_ID = Parameter(
-    "memory_id", str, True, "Id of a memory that was shown to you, such as mem_a5b40d65."
-)
-
-TOOLS = (
-    ToolSpec(
-        name="Add_memory",
-        target="LTM",
-        parameters=(
-            Parameter("content", str, True, "What to remember, complete in itself."),
-            _METADATA,
-            Parameter("memory_type", str, False, "Kind of memory, such as fact or preference."),
-        ),
-        description="Stores a new memory. The result names its id.",
-        summary="store a new fact",
-        example={"content": "Ana lives in Rome."},
-    ),
-    ToolSpec(
-        name="Update_memory",
-        target="LTM",
-        parameters=(
-            _MEMORY_ID,
-            Parameter("content", str, True, "The text that takes the place of the old one."),
-            _METADATA,
-        ),
-        description="Replaces a memory that is no longer true or not complete.",
-        summary="replace a stored fact that changed",
-        example={"memory_id": "mem_a5b40d65", "content": "Ana lives in Oslo."},
-    ),
-    ToolSpec(
-        name="Delete_memory",
-        target="LTM",
-        parameters=(
-            _MEMORY_ID,
-            Parameter("confirmation", bool, True, "Must be true; guards against accidents."),
-        ),
-        description="Removes a memory for good.",
-        summary="remove a memory; confirmation is true",
-        example={"memory_id": "mem_a5b40d65", "confirmation": True},
-    ),
-    ToolSpec(
-        name="Retrieve_memory",
-        target="LTM",
-        parameters=(
-            Parameter("query", str, True, "What to look for."),
-            Parameter("top_k", int, False, f"How many memories, 1 to {MAX_TOP_K}.", default=3),
-            Parameter(
-                "metadata_filter", dict, False, "Labels that a memory must carry to be found."
-            ),
-        ),
-        description="Brings the stored memories nearest to the query into the conversation.",
-        summary="look up stored facts",
-        example={"query": "Where does Ana live?"},
-    ),
-    ToolSpec(
-        name="Summary_context",
-        target="STM",
-        parameters=(
-            Parameter("span", str, True, '"all", or how many of the latest messages, such as "4".'),
-        ),
-        description="Replaces messages of the conversation by a summary that you write next.",
-        summary='shorten messages; span is "all" or a number',
-        example={"span": "all"},
-    ),
-    ToolSpec(
-        name="Filter_context",
-        target="STM",
-        parameters=(Parameter("criteria", str, True, "What the unwanted messages are about."),),
-        description="Removes the messages of the conversation that resemble the criteria.",
-        summary="drop messages about this",
-        example={"criteria": "small talk about the weather"},
-    ),
-)
-TOOL_NAMES = tuple(tool.name for tool in TOOLS)
-
-_BY_NAME = {tool.name: tool for tool in TOOLS}
-# The paper's own examples use these spellings.
-_ARGUMENT_ALIASES = {("Delete_memory", "confirmed"): "confirmation"}
+    handler: Handler | None = None
+    timeout: float = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,17 +114,113 @@ class ToolCall:
     arguments: Mapping[str, Any]
 
 
-def select(names: Sequence[str]) -> tuple[ToolSpec, ...]:
-    """The named tools, in the order of `TOOLS`. Raises ValueError for an unknown name."""
-    unknown = [name for name in names if name not in _BY_NAME]
-    if unknown:
-        raise ValueError(f"There is no tool {unknown[0]!r}; known tools: {', '.join(TOOL_NAMES)}.")
-    return tuple(tool for tool in TOOLS if tool.name in names)
+class ToolTable:
+    """The tools of an episode, checked for gaps.
+
+    Attributes:
+      specs: in the order in which prompts list them.
+      names: theirs.
+    """
+
+    def __init__(self, specs: Sequence[ToolSpec]):
+        """Raises:
+        ValueError: a tool cannot run or be called, or two have one name.
+        """
+        self.specs = tuple(specs)
+        self.names = tuple(spec.name for spec in self.specs)
+        self._by_name = dict(zip(self.names, self.specs, strict=True))
+        if len(self._by_name) != len(self.specs):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"Two tools have the name {twice}; each needs its own.")
+        for spec in self.specs:
+            _check_spec(spec)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> ToolSpec:
+        return self._by_name[name]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """The tools as function schemas of the OpenAI chat API (JSON Schema)."""
+        return [_schema(tool) for tool in self.specs]
+
+    def compact_schemas(self) -> str:
+        """One short line per tool with its required arguments, for small models."""
+        lines = []
+        for tool in self.specs:
+            arguments = ", ".join(p.name for p in tool.parameters if p.required)
+            lines.append(f"{tool.name}({arguments}): {tool.summary}")
+        return "\n".join(lines)
+
+    def validate(self, name: Any, arguments: Any) -> ToolCall:
+        """Checks a call and brings its arguments into their one canonical form.
+
+        Lenient only where one reading exists: an alias means its argument; a number may be
+        "3" or 3.0; a boolean may be "true" or "false"; an optional argument that is null counts
+        as left out. Strings lose surrounding blanks. Optional arguments that are left out stay
+        out, so that the tool's own defaults apply.
+
+        Args:
+          name: the tool, as written.
+          arguments: the decoded JSON value of the arguments.
+
+        Raises:
+          ToolError: with one sentence that says what to do instead.
+        """
+        if not isinstance(name, str) or name not in self._by_name:
+            there = f"use one of {', '.join(self.names)}." if self.names else "there are none."
+            raise ToolError(f"There is no tool {shown(name)}; {there}")
+        if not isinstance(arguments, Mapping):
+            raise ToolError(
+                f"The arguments of {name} must be a JSON object, not {shown(arguments)}."
+            )
+        tool = self._by_name[name]
+        given = _resolve_aliases(tool, arguments)
+        checked = {}
+        for parameter in tool.parameters:
+            value = given.get(parameter.name)
+            if value is None:
+                if parameter.required:
+                    raise ToolError(f"{name} needs the argument {parameter.name}.")
+                continue
+            checked[parameter.name] = _check(tool, parameter, value)
+        return ToolCall(name, checked)
 
 
-def tool_schemas(names: Sequence[str] = TOOL_NAMES) -> list[dict[str, Any]]:
-    """The named tools as function schemas of the OpenAI chat API (JSON Schema)."""
-    return [_schema(tool) for tool in select(names)]
+def _check_spec(spec: ToolSpec) -> None:
+    """Raises ValueError, in one sentence, for a tool that nobody could call or run."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", spec.name):
+        raise ValueError(
+            f"A tool has the name {spec.name!r}; it must be letters, digits, _ and -, 64 at most."
+        )
+    if not callable(spec.handler):
+        raise ValueError(f"The tool {spec.name} has no handler, so that it could not be run.")
+    names = [p.name for p in spec.parameters]
+    for parameter in spec.parameters:
+        if parameter.type not in _JSON_TYPES:
+            raise ValueError(
+                f"{parameter.name} of the tool {spec.name} has the type {parameter.type}; it must "
+                f"be one of {', '.join(each.__name__ for each in _JSON_TYPES)}."
+            )
+        if names.count(parameter.name) > 1:
+            raise ValueError(f"The tool {spec.name} has two arguments {parameter.name}.")
+    try:
+        _check_example(spec)
+    except ToolError as error:
+        raise ValueError(f"The example of the tool {spec.name} is no good call: {error}") from error
+
+
+def _check_example(spec: ToolSpec) -> None:
+    given = _resolve_aliases(spec, spec.example)
+    for parameter in spec.parameters:
+        if parameter.name in given:
+            _check(spec, parameter, given[parameter.name])
+        elif parameter.required:
+            raise ToolError(f"it lacks {parameter.name}.")
 
 
 def _schema(tool: ToolSpec) -> dict[str, Any]:
@@ -168,8 +229,9 @@ def _schema(tool: ToolSpec) -> dict[str, Any]:
         entry = {"type": _JSON_TYPES[parameter.type], "description": parameter.description}
         if parameter.default is not None:
             entry["default"] = parameter.default
-        if parameter.type is int:
-            entry |= {"minimum": 1, "maximum": MAX_TOP_K}
+        for bound in ("minimum", "maximum"):
+            if getattr(parameter, bound) is not None:
+                entry[bound] = getattr(parameter, bound)
         properties[parameter.name] = entry
     return {
         "type": "function",
@@ -184,50 +246,6 @@ def _schema(tool: ToolSpec) -> dict[str, Any]:
             },
         },
     }
-
-
-def compact_schemas(names: Sequence[str] = TOOL_NAMES) -> str:
-    """One short line per tool with its required arguments, for small models."""
-    lines = []
-    for tool in select(names):
-        arguments = ", ".join(p.name for p in tool.parameters if p.required)
-        lines.append(f"{tool.name}({arguments}): {tool.summary}")
-    return "\n".join(lines)
-
-
-def validate(name: Any, arguments: Any) -> ToolCall:
-    """Checks a call and brings its arguments into their one canonical form.
-
-    Lenient only where one reading exists: `confirmed` means `confirmation`; the span
-    "full" means "all" and may be a number; `top_k` may be "3" or 3.0; a boolean may be
-    "true" or "false"; an optional argument that is null counts as left out. Strings lose
-    surrounding blanks. Optional arguments that are left out stay out, so that the caller's
-    own defaults apply.
-
-    Args:
-      name: the tool, as written.
-      arguments: the decoded JSON value of the arguments.
-
-    Raises:
-      ToolError: with one sentence that says what to do instead.
-    """
-    if not isinstance(name, str) or name not in _BY_NAME:
-        raise ToolError(f"There is no tool {shown(name)}; use one of {', '.join(TOOL_NAMES)}.")
-    if not isinstance(arguments, Mapping):
-        raise ToolError(f"The arguments of {name} must be a JSON object, not {shown(arguments)}.")
-    tool = _BY_NAME[name]
-    given = _resolve_aliases(tool, arguments)
-    checked = {}
-    for parameter in tool.parameters:
-        value = given.get(parameter.name)
-        if value is None:
-            if parameter.required:
-                raise ToolError(f"{name} needs the argument {parameter.name}.")
-            continue
-        checked[parameter.name] = _check(tool, parameter, value)
-    if name == "Delete_memory" and not checked["confirmation"]:
-        raise ToolError("Delete_memory deletes only when confirmation is true.")
-    return ToolCall(name, checked)
 
 
 def shown(value: Any) -> str:
@@ -247,13 +265,13 @@ def shown(value: Any) -> str:
 
 def _resolve_aliases(tool: ToolSpec, arguments: Mapping[Any, Any]) -> dict[str, Any]:
     known = [parameter.name for parameter in tool.parameters]
+    aliases = {alias: p.name for p in tool.parameters for alias in p.aliases}
     given: dict[str, Any] = {}
     for key, value in arguments.items():
-        name = _ARGUMENT_ALIASES.get((tool.name, key), key)
+        name = aliases.get(key, key)
         if name not in known:
-            raise ToolError(
-                f"{tool.name} has no argument {shown(key)}; it takes {', '.join(known)}."
-            )
+            takes = f"it takes {', '.join(known)}." if known else "it takes none."
+            raise ToolError(f"{tool.name} has no argument {shown(key)}; {takes}")
         if name in given:
             raise ToolError(f"{tool.name} got {name} twice, under two names; give it once.")
         given[name] = value
@@ -262,10 +280,10 @@ def _resolve_aliases(tool: ToolSpec, arguments: Mapping[Any, Any]) -> dict[str, 
 
 def _check(tool: ToolSpec, parameter: Parameter, value: Any) -> Any:
     where = f"{parameter.name} of {tool.name}"
-    if parameter.name == "span":
-        return _check_span(value)
-    if parameter.type is int:
-        return _check_top_k(where, value)
+    if parameter.read is not None:
+        return parameter.read(value)
+    if parameter.type in (int, float):
+        return _check_number(where, parameter, value)
     if parameter.type is bool and isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if not isinstance(value, parameter.type):
@@ -281,32 +299,25 @@ def _check(tool: ToolSpec, parameter: Parameter, value: Any) -> Any:
     return value
 
 
-def _check_span(value: Any) -> str:
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in ("all", "full"):
-            return "all"
-        if re.fullmatch(r"0*[1-9][0-9]{0,6}", text) and int(text) <= _MAX_SPAN:
-            return str(int(text))
-    elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_SPAN:
-        return str(value)
-    raise ToolError(
-        'span of Summary_context must be "all" or a number of messages such as "4", '
-        f"not {shown(value)}."
-    )
-
-
-def _check_top_k(where: str, value: Any) -> int:
+def _check_number(where: str, parameter: Parameter, value: Any) -> int | float:
     number = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value.strip()):
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value.strip()):
         number = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    elif parameter.type is int and isinstance(value, float) and value.is_integer():
         number = int(value)
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise ToolError(f"{where} must be an integer, not {shown(value)}.")
-    if not 1 <= number <= MAX_TOP_K:
-        raise ToolError(f"{where} must be from 1 to {MAX_TOP_K}, not {shown(value)}.")
+    wanted = (int, float) if parameter.type is float else int
+    if not isinstance(number, wanted) or isinstance(number, bool):
+        raise ToolError(f"{where} must be {_TYPE_NAMES[parameter.type]}, not {shown(value)}.")
+    low, high = parameter.minimum, parameter.maximum
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ToolError(f"{where} must be {_bounds(low, high)}, not {shown(value)}.")
     return number
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"from {low} to {high}"
+    return f"at least {low}" if low is not None else f"at most {high}"
 
 
 def _encodable(value: Any) -> bool:

@@ -1,5 +1,6 @@
 """The parser of responses: the protocol, its deviations, and text of any kind."""
 
+import functools
 import json
 import time
 
@@ -7,9 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agemem_jax.protocol.parser import InvalidCall, ParsedResponse, parse
-from agemem_jax.protocol.tools import TOOL_NAMES, ToolCall
+from agemem_jax.protocol import parser
+from agemem_jax.protocol.parser import InvalidCall, ParsedResponse
+from agemem_jax.protocol.tools import ToolCall
+from agemem_jax.rollout.tools.registry import TOOL_NAMES, tool_table
 
+parse = functools.partial(parser.parse, tools=tool_table())
 ADD = ToolCall("Add_memory", {"content": "Ana lives in Rome."})
 ADD_JSON = '{"name": "Add_memory", "arguments": {"content": "Ana lives in Rome."}}'
 FIND = ToolCall("Retrieve_memory", {"query": "Ana"})

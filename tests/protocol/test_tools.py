@@ -6,16 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agemem_jax.protocol.tools import (
-    TOOL_NAMES,
-    TOOLS,
-    ToolCall,
-    ToolError,
-    compact_schemas,
-    select,
-    tool_schemas,
-    validate,
-)
+from agemem_jax.protocol.tools import ToolCall, ToolError
+from agemem_jax.rollout.tools.registry import TOOL_NAMES, tool_table
+
+TABLE = tool_table()
+validate = TABLE.validate
 
 # Written from the table of the paper's appendix: name -> (required, optional).
 PAPER = {
@@ -30,7 +25,7 @@ PAPER = {
 
 def test_schemas_hold_the_papers_six_tools_with_their_arguments():
     found = {}
-    for schema in tool_schemas():
+    for schema in TABLE.schemas():
         function = schema["function"]
         properties = function["parameters"]["properties"]
         required = set(function["parameters"]["required"])
@@ -40,28 +35,28 @@ def test_schemas_hold_the_papers_six_tools_with_their_arguments():
             {name: kind for name, kind in types.items() if name not in required},
         )
     assert found == PAPER
-    json.dumps(tool_schemas())
+    json.dumps(TABLE.schemas())
 
 
 def test_context_tools_are_told_apart_from_memory_tools():
-    stm = {tool.name for tool in TOOLS if tool.target == "STM"}
+    stm = {tool.name for tool in TABLE.specs if tool.target == "STM"}
     assert stm == {"Summary_context", "Filter_context"}
 
 
 def test_compact_schemas_have_one_short_line_per_tool():
-    lines = compact_schemas().splitlines()
+    lines = TABLE.compact_schemas().splitlines()
     assert [line.split("(")[0] for line in lines] == list(TOOL_NAMES)
     assert max(len(line.split()) for line in lines) <= 12
-    assert compact_schemas(["Retrieve_memory"]).startswith("Retrieve_memory(query): ")
+    assert tool_table(("Retrieve_memory",)).compact_schemas().startswith("Retrieve_memory(query): ")
 
 
 def test_selecting_an_unknown_tool_is_refused():
     with pytest.raises(ValueError, match="There is no tool 'Fly'"):
-        select(["Fly"])
+        tool_table(("Fly",))
 
 
 def test_every_example_of_the_table_is_a_valid_call():
-    for tool in TOOLS:
+    for tool in TABLE.specs:
         assert validate(tool.name, tool.example) == ToolCall(tool.name, dict(tool.example))
 
 
@@ -155,7 +150,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
-argument_names = sorted({p.name for tool in TOOLS for p in tool.parameters} | {"confirmed", "x"})
+argument_names = sorted(
+    {p.name for tool in TABLE.specs for p in tool.parameters} | {"confirmed", "x"}
+)
 
 
 @given(
