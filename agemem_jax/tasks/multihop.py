@@ -8,11 +8,14 @@ structure behind it, from which a demonstrating agent can be scripted.
 
 import dataclasses
 import numbers
+from typing import ClassVar
 
 import numpy as np
 
 from agemem_jax.tasks.names import SPLITS, NameSampler, year
 from agemem_jax.tasks.task import Question, Task
+
+_MOST_TASKS = 2**31 - 1  # Grain shuffles so many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,26 +173,24 @@ class MultihopConfig:
         for name in ("min_messages", "max_messages", "num_distractors"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                raise ValueError(f"tasks.multihop.{name} must be an integer, not {value!r}.")
+                raise ValueError(f"{name} must be an integer, not {value!r}.")
         for name in ("change_probability", "comparison_fraction", "noise_probability"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Real) or not 0.0 <= value <= 1.0:
-                raise ValueError(f"tasks.multihop.{name} must lie in [0, 1], not {value!r}.")
+                raise ValueError(f"{name} must lie in [0, 1], not {value!r}.")
         needed = 3 if self.change_probability > 0 else 2
         if self.max_messages < needed:
             raise ValueError(
-                f"tasks.multihop.max_messages must be at least {needed} when "
+                f"max_messages must be at least {needed} when "
                 f"change_probability is {self.change_probability}, not {self.max_messages}."
             )
         if not 0 <= self.min_messages <= self.max_messages:
             raise ValueError(
-                "tasks.multihop.min_messages must lie between 0 and max_messages "
+                "min_messages must lie between 0 and max_messages "
                 f"({self.max_messages}), not {self.min_messages}."
             )
         if not 0 <= self.num_distractors <= 50:
-            raise ValueError(
-                f"tasks.multihop.num_distractors must lie in [0, 50], not {self.num_distractors}."
-            )
+            raise ValueError(f"num_distractors must lie in [0, 50], not {self.num_distractors}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,6 +319,26 @@ class MultihopSource:
         if not 0 <= index < self.size:
             raise IndexError(f"Task {index} is outside a source of {self.size} tasks.")
         return generate_episode(self.split, int(index), self.seed, self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultihopTasks(MultihopConfig):
+    """The source "multihop": `size` tasks in each split, made from `seed`."""
+
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    size: int = 100_000
+    seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.size <= _MOST_TASKS:
+            raise ValueError(f"size is {self.size}; it must be from 1 to {_MOST_TASKS}.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
+
+    def __call__(self, split: str) -> MultihopSource:
+        return MultihopSource(split, self.size, self.seed, self)
 
 
 def _pick(rng: np.random.Generator, options):

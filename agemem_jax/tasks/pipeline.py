@@ -5,13 +5,10 @@ resumed run goes on with the next task, whatever its batches and however many it
 """
 
 import sys
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import grain
 
-from agemem_jax.tasks.hotpotqa import HotpotQASource
-from agemem_jax.tasks.multihop import MultihopSource
 from agemem_jax.tasks.task import Task
 
 
@@ -21,24 +18,6 @@ class TaskSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Task: ...
-
-
-SOURCES: dict[str, Callable[..., TaskSource]] = {
-    "multihop": MultihopSource,
-    "hotpotqa": HotpotQASource,
-}
-
-
-def make_source(name: str, split: str, **options: Any) -> TaskSource:
-    """The tasks of a split of a data set by name.
-
-    Options of "multihop": `size`, `seed`, `config` (MultihopConfig). Of "hotpotqa":
-    `data_dir`, `manual_dir`, `train_file`, `validation_file`, `config`
-    (HotpotQATaskConfig). Raises ValueError for an unknown name.
-    """
-    if name not in SOURCES:
-        raise ValueError(f"The data set must be one of {', '.join(SOURCES)}, not {name!r}.")
-    return SOURCES[name](split, **options)
 
 
 class TaskIterator(grain.DatasetIterator):

@@ -78,11 +78,16 @@ class Task:
     data_set: str = ""
 
     @property
+    def is_question(self) -> bool:
+        """Whether an answer ends it; otherwise an environment does."""
+        return isinstance(self.goal, Question)
+
+    @property
     def query(self) -> str:
         """The goal in words."""
-        return self.goal.query if isinstance(self.goal, Question) else self.goal.instruction
+        return self.goal.query if self.is_question else self.goal.instruction
 
     @property
     def answer(self) -> str:
         """What judges are told to expect; "" where an environment judges."""
-        return self.goal.answer if isinstance(self.goal, Question) else ""
+        return self.goal.answer if self.is_question else ""

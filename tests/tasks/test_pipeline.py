@@ -9,7 +9,8 @@ import orbax.checkpoint.experimental.v1 as ocp_v1
 import pytest
 
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
-from agemem_jax.tasks.pipeline import make_source, task_iterator
+from agemem_jax.tasks.pipeline import task_iterator
+from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import Question, Task
 
 
@@ -35,7 +36,7 @@ def take(iterator, count):
 
 
 def test_a_batch_is_a_list_of_tasks():
-    batch = next(task_iterator(make_source("multihop", "train", size=10, seed=1), 4, 0))
+    batch = next(task_iterator(MultihopSource("train", 10, seed=1), 4, 0))
     assert isinstance(batch, list) and len(batch) == 4
     assert all(isinstance(task, Task) for task in batch)
 
@@ -153,5 +154,7 @@ def test_arguments_out_of_range_are_named(arguments, message):
 def test_an_empty_source_and_an_unknown_data_set_are_errors():
     with pytest.raises(ValueError, match="source is empty"):
         task_iterator(Numbered(0), 1, 0)
-    with pytest.raises(ValueError, match="one of multihop, hotpotqa, not 'squad'"):
-        make_source("squad", "train")
+    with pytest.raises(
+        ValueError, match="no task source 'squad'; it must be one of multihop, hotpotqa"
+    ):
+        TaskConfig("squad")

@@ -4,7 +4,8 @@ from agemem_jax.tasks.hotpotqa.source import (
     SPLITS,
     HotpotQASource,
     HotpotQATaskConfig,
+    HotpotQATasks,
     to_task,
 )
 
-__all__ = ["SPLITS", "HotpotQASource", "HotpotQATaskConfig", "to_task"]
+__all__ = ["SPLITS", "HotpotQASource", "HotpotQATaskConfig", "HotpotQATasks", "to_task"]

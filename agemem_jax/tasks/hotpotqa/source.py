@@ -4,6 +4,7 @@ other paragraphs distract in Stage 2 (section 4.1 of the paper).
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from agemem_jax.tasks.hotpotqa.rows import Paragraph, Row
 from agemem_jax.tasks.task import Question, Task
@@ -27,13 +28,10 @@ class HotpotQATaskConfig:
     def __post_init__(self):
         if self.num_distractors < 0:
             raise ValueError(
-                "tasks.hotpotqa.num_distractors must not be negative, "
-                f"but is {self.num_distractors}."
+                f"num_distractors must not be negative, but is {self.num_distractors}."
             )
         if self.max_words < 1:
-            raise ValueError(
-                f"tasks.hotpotqa.max_words must be at least 1, but is {self.max_words}."
-            )
+            raise ValueError(f"max_words must be at least 1, but is {self.max_words}.")
 
 
 def to_task(row: Row, config: HotpotQATaskConfig) -> Task:
@@ -104,6 +102,39 @@ class HotpotQASource:
 
     def __getitem__(self, index: int) -> Task:
         return to_task(self.row(index), self._config)
+
+
+@dataclasses.dataclass(frozen=True)
+class HotpotQATasks(HotpotQATaskConfig):
+    """The source "hotpotqa".
+
+    Attributes:
+      data_dir: where prepared data is kept; None is TensorFlow Datasets' folder.
+      manual_dir: folder that holds the official JSON files; without it they are downloaded.
+      train_file, validation_file: names of the files inside `manual_dir`.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    train_file: str = "hotpot_train_v1.1.json"
+    validation_file: str = "hotpot_dev_distractor_v1.json"
+
+    def __post_init__(self):
+        super().__post_init__()
+        files = {"train_file": self.train_file, "validation_file": self.validation_file}
+        for name, file in files.items():
+            if not file or "/" in file:
+                raise ValueError(
+                    f"{name} is {file!r}; it must be the name of a file in manual_dir."
+                )
+
+    def __call__(self, split: str) -> HotpotQASource:
+        return HotpotQASource(
+            split, self.data_dir, manual_dir=self.manual_dir, train_file=self.train_file,
+            validation_file=self.validation_file, config=self,
+        )  # fmt: skip
 
 
 def _message(paragraph: Paragraph, max_words: int, gold: set[int]) -> str:
