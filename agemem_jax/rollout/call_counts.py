@@ -4,8 +4,8 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from agemem_jax.protocol.events import Event, ToolEvent
-from agemem_jax.protocol.tools import TOOL_NAMES
+from agemem_jax.protocol.events import ToolEvent
+from agemem_jax.rollout.trajectory import Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class CallCounts:
     What the episode retrieves by itself (`RetrievalEvent`) is no call.
 
     Attributes:
-      by_tool: calls of each tool. One of something that is no tool stands nowhere here.
+      by_tool: calls of each tool that was on offer. One of anything else stands nowhere here.
       calls: all calls.
       failed: those that did not do their work, of whatever name.
     """
@@ -25,12 +25,12 @@ class CallCounts:
     failed: int
 
 
-def count_calls(events: Sequence[Event]) -> CallCounts:
+def count_calls(trajectory: Trajectory) -> CallCounts:
     """The calls of one episode."""
-    calls = [event for event in events if isinstance(event, ToolEvent)]
+    calls = [event for event in trajectory.events if isinstance(event, ToolEvent)]
     names = collections.Counter(call.name for call in calls)
     return CallCounts(
-        by_tool={name: names[name] for name in TOOL_NAMES},
+        by_tool={name: names[name] for name in trajectory.tools},
         calls=len(calls),
         failed=sum(not call.ok for call in calls),
     )
@@ -38,9 +38,9 @@ def count_calls(events: Sequence[Event]) -> CallCounts:
 
 def calls_per_episode(episodes: Sequence[CallCounts]) -> dict[str, float]:
     """TC of section 4.1: the mean number of calls of each tool."""
+    names = dict.fromkeys(name for each in episodes for name in each.by_tool)
     return {
-        name: sum(each.by_tool[name] for each in episodes) / max(1, len(episodes))
-        for name in TOOL_NAMES
+        name: sum(each.by_tool.get(name, 0) for each in episodes) / len(episodes) for name in names
     }
 
 

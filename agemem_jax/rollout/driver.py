@@ -7,6 +7,8 @@ KV cache for an episode's whole life.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -15,13 +17,15 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Key, UInt32
 
+from agemem_jax.environments.pool import EnvironmentFault, EnvironmentPool
 from agemem_jax.memory import operations
 from agemem_jax.memory.store import MemoryStore
 from agemem_jax.rollout.engine import Engine
-from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.generation import GenerationRequest
 from agemem_jax.rollout.host_calls import HostCalls, ToolFault
 from agemem_jax.rollout.requests import (
+    EnvironmentRequest,
     Generate,
     Generated,
     HostCall,
@@ -100,9 +104,10 @@ class _Active:
 
 def run_episodes(
     rollouts: Sequence[Rollout],
-    rules: EpisodeRules,
+    rules: Rules,
     store: MemoryStore,
     backend: Backend,
+    environments: EnvironmentPool | None = None,
     check: Callable[[], None] = lambda: None,
     on_end: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> list[Trajectory]:
@@ -116,6 +121,7 @@ def run_episodes(
       rules: of the episodes.
       store: long-term memory, one row for each slot.
       backend: what answers generations.
+      environments: where tasks have environments to act in; by default a pool of this call.
       check: called between ticks; an exception that it raises ends everything.
       on_end: called with each trajectory as soon as its episode has ended.
     """
@@ -124,6 +130,8 @@ def run_episodes(
     active: dict[int, _Active] = {}
     generating: set[int] = set()
     calls = HostCalls()
+    own = environments is None
+    environments = EnvironmentPool() if own else environments
 
     def start(slot: int, index: int) -> None:
         """A new episode takes the slot, unless it ends without a request."""
@@ -152,35 +160,44 @@ def run_episodes(
         if ended is not None:
             trajectories[entry.index] = ended
             del active[slot]
+            environments.release(slot, broken=ended.fault is not None)
             on_end(ended)
             done = len(rollouts) - len(queue) - len(active)
             logging.log_every_n_seconds(
                 logging.INFO, "Played %d of %d episodes", 30, done, len(rollouts)
             )
 
-    while queue or active:
-        check()
-        clears = {}
-        for slot in range(backend.slots):
-            while slot not in active and queue:
-                index = queue.pop()
-                start(slot, index)
-                clears[slot] = operations.Clear(key=rollouts[index].task.task_id)
-        if clears:
-            store.execute(clears, time=0)
-        _answer_memory(active, store, resume)
-        for slot in sorted(active):
-            request = active[slot].waiting_for
-            if isinstance(request, Generate) and slot not in generating:
-                backend.submit(slot, request)
-                generating.add(slot)
-            if isinstance(request, HostCall) and slot not in calls:
-                calls.start(slot, request)
-        for slot, generated in backend.step() if generating else ():
-            generating.discard(slot)
-            resume(slot, generated)
-        for slot, result in calls.finished(patience=0.0 if generating else _PATIENCE):
-            resume(slot, result)
+    try:
+        while queue or active:
+            check()
+            clears = {}
+            for slot in range(backend.slots):
+                while slot not in active and queue:
+                    index = queue.pop()
+                    start(slot, index)
+                    clears[slot] = operations.Clear(key=rollouts[index].task.task_id)
+            if clears:
+                store.execute(clears, time=0)
+            _answer_memory(active, store, resume)
+            for slot in sorted(active):
+                request = active[slot].waiting_for
+                if isinstance(request, Generate) and slot not in generating:
+                    backend.submit(slot, request)
+                    generating.add(slot)
+                if slot not in calls and isinstance(request, HostCall):
+                    calls.start(slot, request)
+                elif slot not in calls and isinstance(request, EnvironmentRequest):
+                    calls.start(slot, _environment_call(environments, slot, request))
+            for slot, generated in backend.step() if generating else ():
+                generating.discard(slot)
+                resume(slot, generated)
+            for slot, result in calls.finished(patience=0.0 if generating else _PATIENCE):
+                resume(slot, result)
+    finally:
+        for slot in active:
+            environments.release(slot, broken=True)
+        if own:
+            environments.close()
     return trajectories
 
 
@@ -202,3 +219,19 @@ def _answer_memory(active: dict[int, _Active], store: MemoryStore, resume) -> No
             scores = iter(store.similarities(pairs))
             for slot, request in sorted(similarity.items()):
                 resume(slot, [next(scores) for _ in request.texts])
+
+
+def _environment_call(
+    environments: EnvironmentPool, slot: int, request: EnvironmentRequest
+) -> HostCall:
+    """The pool looks after the time by itself: the wait for a free environment is no hanging."""
+    return HostCall(
+        functools.partial(_ask_environment, environments, slot, request), math.inf, "environment"
+    )
+
+
+def _ask_environment(environments: EnvironmentPool, slot: int, request: EnvironmentRequest) -> Any:
+    try:
+        return environments.ask(slot, request.do, request.goal, request.arguments)
+    except EnvironmentFault as fault:
+        raise ToolFault(str(fault)) from fault

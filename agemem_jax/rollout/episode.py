@@ -4,9 +4,9 @@ The generator yields requests (`requests.py`) and is sent their results; it hold
 model, no bank and no batch. Its value is the finished `Trajectory`.
 """
 
-import dataclasses
-from collections.abc import Generator
-from typing import Any
+import os
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
 
 from absl import logging
 
@@ -20,106 +20,44 @@ from agemem_jax.protocol.events import (
     FormatEvent,
     OverflowEvent,
     RetrievalEvent,
-    RoundLimitEvent,
 )
-from agemem_jax.protocol.messages import Context, Kind
+from agemem_jax.protocol.messages import Context, Kind, Message
 from agemem_jax.protocol.parser import parse
-from agemem_jax.protocol.tools import TOOL_NAMES
+from agemem_jax.protocol.tools import ToolTable
+from agemem_jax.rollout.episode_config import EpisodeConfig
+from agemem_jax.rollout.goals import Interaction, pursue, tools_for
 from agemem_jax.rollout.recorder import SegmentRecorder
 from agemem_jax.rollout.requests import Generate, MemoryRequest, Request
 from agemem_jax.rollout.tool_use import Play, ToolUse
+from agemem_jax.rollout.tools.registry import tool_table
 from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
-from agemem_jax.tasks.task import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class EpisodeConfig:
-    """The rules of an episode (paper sections 3.3 and A.3).
-
-    Attributes:
-      stages: which stages are played, ascending; Stage 3 is always the last.
-      max_context_tokens: T_max; a longer prompt ends the episode.
-      max_response_tokens: limit of one response.
-      max_summary_tokens: limit of one summary.
-      max_messages: Stage 1 takes at most this many messages (N_max of Stage 1); what is
-        left out becomes an event.
-      max_rounds: N_max of Stage 3.
-      rounds_per_message: actions the policy has for one message of Stages 1 and 2.
-      max_calls: calls of one response that are run; the others are answered with an error.
-        A policy that behaves makes one, or one for each fact of a message.
-      max_summaries: summaries of one response that are written, each a generation of its
-        own. Behind one of everything there is nothing left to summarise.
-      auto_retrieve: k of the automatic retrieval beside a Stage 1 message; 0 is none.
-      top_k: entries of a `Retrieve_memory` that names no number.
-      filter_threshold: θ; a filter removes messages at least this similar.
-      tools: the tools that work; a call of any other is answered as unknown.
-      retrieve_each_step: retrieve for the newest message before every action
-        (the RAG variants of section 4.1) in Stages 2 and 3. What is found stands at the end
-        of that message, so that no earlier token changes.
-      prompt_style: "full" or "compact" system prompt.
-    """
-
-    stages: tuple[int, ...] = (1, 2, 3)
-    max_context_tokens: int = 8192
-    max_response_tokens: int = 2048
-    max_summary_tokens: int = 512
-    max_messages: int = 16
-    max_rounds: int = 8
-    rounds_per_message: int = 1
-    max_calls: int = 16
-    max_summaries: int = 1
-    auto_retrieve: int = 3
-    top_k: int = 3
-    filter_threshold: float = 0.6
-    tools: tuple[str, ...] = TOOL_NAMES
-    retrieve_each_step: bool = False
-    prompt_style: str = "full"
-
-    def __post_init__(self):
-        if tuple(sorted(set(self.stages))) != tuple(self.stages) or self.stages[-1:] != (3,):
-            raise ValueError(
-                f"episode.stages is {self.stages}; it must be (3,), (1, 3), (2, 3) or (1, 2, 3)."
-            )
-        for name in (
-            "max_context_tokens", "max_response_tokens", "max_summary_tokens", "max_messages",
-            "max_rounds", "rounds_per_message", "max_calls", "max_summaries", "top_k",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"episode.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.auto_retrieve < 0:
-            raise ValueError(
-                f"episode.auto_retrieve is {self.auto_retrieve}; it must be 0 (none) or more."
-            )
-        if self.prompt_style not in prompts.STYLES:
-            raise ValueError(
-                f"episode.prompt_style is {self.prompt_style!r}; it must be one of "
-                f"{', '.join(prompts.STYLES)}."
-            )
-        if not -1.0 <= self.filter_threshold <= 1.0:
-            raise ValueError(
-                f"episode.filter_threshold is {self.filter_threshold}; it is a cosine "
-                "similarity and must lie in [-1, 1]."
-            )
-        unknown = sorted(set(self.tools) - set(TOOL_NAMES))
-        if unknown:
-            raise ValueError(f"episode.tools names {unknown}; known tools: {list(TOOL_NAMES)}.")
-
-    @property
-    def max_length(self) -> int:
-        """Longest prompt plus response, in tokens: what the engine must hold."""
-        return self.max_context_tokens + max(self.max_response_tokens, self.max_summary_tokens)
+from agemem_jax.tasks.task import Goal, Question, Task
 
 
 class _Ended(Exception):
     """The context overflowed; unwinds the stages."""
 
 
+class Rules(Protocol):
+    """How a method plays tasks: what an evaluation compares, and what training trains."""
+
+    @property
+    def shared_prefix(self) -> tuple[int, ...]:
+        """Tokens that every prompt starts with; none where prompts differ."""
+        ...
+
+    def play(self, task: Task) -> Generator[Request, Any, Trajectory]:
+        """An episode of `task`, to be driven with `send`."""
+        ...
+
+
 class EpisodeRules:
-    """Starts episodes under one configuration; holds what all of them share.
+    """Starts the three-stage episodes of AgeMem; holds what all of them share.
 
     Args:
       config: of the episodes.
       chat: the policy's chat format.
+      goals: one of each kind that tasks have, where they are not questions alone.
       dropping: sources of which was said that they have more messages than an episode
         takes; rules that share the set say it once.
 
@@ -127,28 +65,51 @@ class EpisodeRules:
       ValueError: if the system prompt leaves no room in the token budget.
     """
 
-    def __init__(self, config: EpisodeConfig, chat: ChatEncoder, dropping: set[str] | None = None):
+    def __init__(
+        self,
+        config: EpisodeConfig,
+        chat: ChatEncoder,
+        goals: Sequence[Goal] = (Question("", ""),),
+        dropping: set[str] | None = None,
+    ):
         self.config = config
         self.chat = chat
         self._dropping = set() if dropping is None else dropping
-        text = prompts.system_prompt(config.prompt_style, tools=config.tools)
-        self.system = chat.message("system", text, Kind.SYSTEM)
-        used = len(self.system.token_ids) + len(chat.generation_prompt)
-        if used >= config.max_context_tokens:
+        self._systems: dict[ToolTable, Message] = {}
+        self._shared = [self.system(self.tools(goal)).token_ids for goal in goals]
+
+    def tools(self, goal: Goal) -> ToolTable:
+        """What the policy can call in an episode with this goal."""
+        return tool_table((*self.config.tools, *tools_for(goal)))
+
+    def system(self, tools: ToolTable) -> Message:
+        """The system message that offers these tools.
+
+        Raises:
+          ValueError: it leaves no room in the token budget.
+        """
+        if tools in self._systems:
+            return self._systems[tools]
+        text = prompts.system_prompt(self.config.prompt_style, tools)
+        system = self.chat.message("system", text, Kind.SYSTEM)
+        used = len(system.token_ids) + len(self.chat.generation_prompt)
+        if used >= self.config.max_context_tokens:
             raise ValueError(
-                f"episode.max_context_tokens is {config.max_context_tokens}, but the "
-                f"{config.prompt_style} system prompt alone takes {used} tokens; "
+                f"episode.max_context_tokens is {self.config.max_context_tokens}, but the "
+                f"{self.config.prompt_style} system prompt alone takes {used} tokens; "
                 "raise the budget or choose a shorter prompt_style."
             )
+        self._systems[tools] = system
+        return system
 
     @property
     def shared_prefix(self) -> tuple[int, ...]:
-        """The tokens that every prompt of an episode starts with."""
-        return self.system.token_ids
+        """The tokens that every prompt of an episode with one of `goals` starts with."""
+        return tuple(os.path.commonprefix(self._shared))
 
     def play(self, task: Task) -> Generator[Request, Any, Trajectory]:
         """An episode of `task`, to be driven with `send`."""
-        return _Episode(self, task).play()
+        return Episode(self, task).play()
 
     def say_dropped(self, task: Task) -> None:
         """Logs once for each source that messages of its tasks are left out."""
@@ -161,13 +122,15 @@ class EpisodeRules:
             )  # fmt: skip
 
 
-class _Episode(ToolUse):
+class Episode(ToolUse):
     """The state of one episode: context, events, segments."""
 
     def __init__(self, rules: EpisodeRules, task: Task):
         self.config, self.chat, self.rules = rules.config, rules.chat, rules
         self.task = task
-        self.context = Context((rules.system,))
+        self.tools = rules.tools(task.goal)
+        self.system = rules.system(self.tools)
+        self.context = Context((self.system,))
         self.stage = self.config.stages[0]
         self.step = 0
         self.summaries = 0  # written for the current response
@@ -175,23 +138,26 @@ class _Episode(ToolUse):
         self.transcript: list[TranscriptEntry] = []
         self.prompt_tokens: list[int] = []
         self.memory: dict[str, str] = {}
+        self.interaction: Interaction | None = None
+        self.acted_on = self.context
         self.recorder = SegmentRecorder()
 
     def play(self) -> Generator[Request, Any, Trajectory]:
         stages = {
             1: self.construct_long_term_memory,
             2: self.control_under_distractors,
-            3: self.reason,
+            3: self.pursue_goal,
         }
         try:
             for stage in self.config.stages:
                 self.stage = stage
                 if stage != 3 or 2 not in self.config.stages:
                     # Reset: what was not stored is gone. Stage 3 continues from Stage 2.
-                    self.context = Context((self.rules.system,))
+                    self.context = Context((self.system,))
                 yield from stages[stage]()
         except _Ended:
-            pass
+            if self.interaction is not None:
+                self.interaction.close(self)
         return Trajectory(
             task=self.task,
             segments=self.recorder.segments(),
@@ -199,6 +165,7 @@ class _Episode(ToolUse):
             transcript=self.transcript,
             prompt_tokens=self.prompt_tokens,
             memory=self.memory,
+            tools=self.tools.names,
         )
 
     def construct_long_term_memory(self) -> Play:
@@ -219,20 +186,15 @@ class _Episode(ToolUse):
             self.show("user", text, Kind.DISTRACTOR)
             yield from self.respond_to_message()
 
-    def reason(self) -> Play:
-        """Stage 3 (algorithm 5): the query, up to N_max rounds, one answer."""
-        text = yield from self.with_step_retrieval(prompts.query_text(self.task.query))
-        self.show("user", text, Kind.QUERY)
-        for left in reversed(range(self.config.max_rounds)):
-            if (yield from self.act(again=left > 0)):
-                return
-        self.events.append(
-            RoundLimitEvent(stage=3, step=self.step - 1, rounds=self.config.max_rounds)
-        )
+    def pursue_goal(self) -> Play:
+        """Stage 3 (algorithm 5): a question to answer, or an environment to act in."""
+        return pursue(self.task.goal, self)
 
     def respond_to_message(self) -> Play:
         for left in reversed(range(self.config.rounds_per_message)):
-            if (yield from self.act(again=left > 0)):
+            answer = yield from self.act(again=left > 0)
+            if answer is not None:
+                self.events.append(AnswerEvent(self.stage, self.step - 1, answer))
                 return
 
     def with_retrieval(self, text: str, top_k: int) -> Play:
@@ -251,23 +213,14 @@ class _Episode(ToolUse):
         return (yield from self.with_retrieval(text, self.config.top_k if each_step else 0))
 
     def act(self, again: bool = True) -> Play:
-        """One step: the policy responds, its calls run. True if it answered.
+        """One step: the policy responds, its calls run. Returns its answer, if it gave one.
 
         Args:
           again: whether the policy acts next on what it is told, unless it answered.
         """
-        context_tokens = len(self.context.token_ids) + len(self.chat.generation_prompt)
-        step = self.step
+        self.acted_on, step = self.context, self.step
         response = yield from self.generate(self.context, self.config.max_response_tokens)
-        parsed = parse(response.text)
-        if parsed.answer is not None:
-            shown = [m for m in self.context.messages if m.kind not in (Kind.SYSTEM, Kind.QUERY)]
-            self.events.append(
-                AnswerEvent(
-                    stage=self.stage, step=step, answer=parsed.answer,
-                    context_tokens=context_tokens, context_text=Context(tuple(shown)).text,
-                )
-            )  # fmt: skip
+        parsed = parse(response.text, self.tools)
         self.context = self.context.append(response)
         results = [prompts.error_text(error) for error in parsed.errors]
         for reason in parsed.errors:
@@ -277,11 +230,22 @@ class _Episode(ToolUse):
         if parsed.answer is not None:
             if text and self.stage != 3:  # what was wrong beside an answer that ends only a turn
                 self.show("user", text, Kind.TOOL_RESULT)
-            return True
+            return parsed.answer
         if again:
             text = yield from self.with_step_retrieval(text)
         self.show("user", text, Kind.TOOL_RESULT)
-        return False
+        return None
+
+    def at_last_action(self) -> dict[str, Any]:
+        """What an `OutcomeEvent` says of the context in which the last action was sampled."""
+        shown = [m for m in self.acted_on.messages if m.kind not in (Kind.SYSTEM, Kind.QUERY)]
+        return {
+            "stage": self.stage,
+            "step": self.step - 1,
+            "context_tokens": self.acted_on.num_tokens + len(self.chat.generation_prompt),
+            "context_text": Context(tuple(shown)).text,
+            "max_context_tokens": self.config.max_context_tokens,
+        }
 
     def generate(self, context: Context, max_tokens: int, purpose="act") -> Play:
         """Asks for a response to `context`, records it, returns it as a message."""

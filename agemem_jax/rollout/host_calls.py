@@ -13,7 +13,7 @@ from agemem_jax.rollout.requests import HostCall
 
 
 class ToolFault(Exception):
-    """What an episode asked of the host crashed, or hung. An episode may catch it."""
+    """What an episode asked of the host crashed, or hung, as the message says."""
 
 
 class HostCalls:
@@ -34,6 +34,8 @@ class HostCalls:
         def run():
             try:
                 result = call.function()
+            except ToolFault as fault:
+                result = fault
             except Exception as error:
                 text = " ".join(str(error).split())[:200]
                 result = ToolFault(f"{call.name} crashed with {type(error).__name__}: {text}")

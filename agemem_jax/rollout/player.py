@@ -6,6 +6,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from agemem_jax.environments.pool import EnvironmentConfig, EnvironmentPool
 from agemem_jax.memory.embedders import Embedder
 from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models.config import DecoderConfig
@@ -14,10 +15,11 @@ from agemem_jax.parallel import rules
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
 from agemem_jax.rollout.engine import Engine
-from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.episode import EpisodeRules, Rules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.tasks.task import Task
+from agemem_jax.tasks.task import Goal, Question, Task
 
 
 class Player:
@@ -32,10 +34,13 @@ class Player:
         memory_entries: int,
         mesh: Mesh | None = None,
         memory_device: str = "auto",
+        environments: EnvironmentConfig | None = None,
+        goals: Sequence[Goal] = (Question("", ""),),
     ):
         """A player whose slots are split over `mesh`, that of rollouts.
 
         So are memories, unless `memory_device` puts them on the host (`MemoryConfig.device`).
+        `goals` has one of each kind that tasks have, which tells how prompts begin.
         """
         self.chat = chat
         self.engine = Engine(engine, model, chat.stop_ids, chat.decode, mesh)
@@ -46,17 +51,19 @@ class Player:
             embedder, rollouts=engine.slots, entries=memory_entries, sharding=split,
             device=memory_device,
         )  # fmt: skip
+        self.environments = EnvironmentPool(environments)
+        self._goals = tuple(goals)
         self._dropping: set[str] = set()
 
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:
         """The rules of an episode as this player's policy reads them."""
-        return EpisodeRules(episode, self.chat, self._dropping)
+        return EpisodeRules(episode, self.chat, self._goals, self._dropping)
 
     def play(
         self,
         weights: Weights,
         rollouts: Sequence[Rollout],
-        episode: EpisodeConfig,
+        rules: Rules,
         temperature: float,
         check: Callable[[], None] = lambda: None,
         on_end: Callable[[Trajectory], None] = lambda trajectory: None,
@@ -65,12 +72,13 @@ class Player:
 
         An exception that `check` raises between two ticks drops them all.
         """
-        played = self.rules(episode)
-        self.engine.load(weights, played.shared_prefix)
+        self.engine.load(weights, rules.shared_prefix)
         del weights  # of which the engine may have made itself another copy
         backend = PolicyBackend(self.engine, temperature)
         try:
-            return run_episodes(rollouts, played, self.store, backend, check, on_end)
+            return run_episodes(
+                rollouts, rules, self.store, backend, self.environments, check, on_end
+            )
         finally:
             self.engine.release()  # an update needs the memory, and changes the weights
 

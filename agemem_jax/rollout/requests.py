@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from agemem_jax.memory.operations import Operation
 from agemem_jax.protocol.messages import Context
+from agemem_jax.tasks.task import EnvironmentGoal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,4 +76,21 @@ class HostCall:
     name: str
 
 
-Request = Generate | MemoryRequest | SimilarityRequest | HostCall
+@dataclasses.dataclass(frozen=True)
+class EnvironmentRequest:
+    """Asks for something of the episode's environment; answered with what it returns.
+
+    Like a `HostCall`, it may fail; then the episode gets a `host_calls.ToolFault`.
+
+    Attributes:
+      do: "reset", which opens it, or another method of `environments.protocol.Environment`.
+      goal: which environment it is, for "reset".
+      arguments: of the method.
+    """
+
+    do: str
+    goal: EnvironmentGoal | None = None
+    arguments: tuple[Any, ...] = ()
+
+
+Request = Generate | MemoryRequest | SimilarityRequest | HostCall | EnvironmentRequest

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agemem_jax.protocol.events import AnswerEvent, DroppedMessagesEvent, Event
+from agemem_jax.protocol.events import DroppedMessagesEvent, Event, OutcomeEvent
 from agemem_jax.tasks.task import Task
 
 
@@ -55,6 +55,7 @@ class Trajectory:
       transcript: messages and responses as text, in order.
       prompt_tokens: prompt length of every generation, in tokens.
       memory: contents of the long-term memory at the end, by id.
+      tools: names of those that the policy could call.
       fault: what ended the episode from outside, in a sentence; such a trajectory holds
         nothing, and must not be rewarded nor trained on.
     """
@@ -65,12 +66,13 @@ class Trajectory:
     transcript: list[TranscriptEntry]
     prompt_tokens: list[int]
     memory: dict[str, str]
+    tools: tuple[str, ...] = ()
     fault: str | None = None
 
     @classmethod
     def failed(cls, task: Task, fault: str) -> "Trajectory":
         """The record of an episode that could not be played to its end."""
-        return cls(task, [], [], [], [], {}, fault)
+        return cls(task, [], [], [], [], {}, fault=fault)
 
     @property
     def num_steps(self) -> int:
@@ -87,9 +89,6 @@ class Trajectory:
         return sum(e.dropped for e in self.events if isinstance(e, DroppedMessagesEvent))
 
     @property
-    def answer(self) -> AnswerEvent | None:
-        """The Stage 3 answer, or None when the policy never gave one."""
-        for event in reversed(self.events):
-            if isinstance(event, AnswerEvent) and event.stage == 3:
-                return event
-        return None
+    def outcome(self) -> OutcomeEvent | None:
+        """How Stage 3 ended; None where a question got no answer, or Stage 3 was not reached."""
+        return next((e for e in reversed(self.events) if isinstance(e, OutcomeEvent)), None)

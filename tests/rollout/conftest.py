@@ -8,7 +8,7 @@ from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models import decoder, loading, tokenizers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
-from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
 
 

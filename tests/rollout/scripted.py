@@ -17,6 +17,7 @@ TASK = Task(
     distractors=("Bo lives in Bergen.",),
     supporting_facts=("Ana lives in Oslo.",),
     stale_facts=("Ana lives in Paris.",),
+    data_set="multihop",
 )
 NOTED = "<think>Fine.</think><answer>Noted.</answer>"
 

@@ -6,7 +6,8 @@ import pytest
 
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.rollout.driver import Rollout, run_episodes
-from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.player import Player, group_rollouts
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training import packing, update
@@ -21,7 +22,7 @@ def played(model, chat, weights, engine_config, episode_config):
     def play(slots):
         engine = dataclasses.replace(engine_config, slots=slots)
         player = Player(model, chat, engine, make_embedder("hashed_ngrams"), 8)
-        return player.play(weights, rollouts, episode_config, 1.0)
+        return player.play(weights, rollouts, player.rules(episode_config), 1.0)
 
     return play(4), play(2)
 
@@ -54,7 +55,7 @@ def test_greedy_trajectories_are_the_same_with_all_optimisations_and_with_none(
             )  # fmt: skip
             load = player.engine.load
             player.engine.load = lambda weights, prefix, go=load: go(weights)
-        played = player.play(weights, rollouts, episode_config, 0.0)
+        played = player.play(weights, rollouts, player.rules(episode_config), 0.0)
         stats = player.engine.stats
         outcomes.append((played, stats.prefilled_tokens / stats.prompt_tokens))
     (with_all, share), (with_none, whole) = outcomes

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from agemem_jax.protocol.events import (
-    AnswerEvent,
     FormatEvent,
+    OutcomeEvent,
     OverflowEvent,
     RoundLimitEvent,
 )
-from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from tests.rollout.scripted import NOTED, TASK, answer, call, play, tools
 
 
@@ -42,7 +43,7 @@ def test_memory_survives_the_reset_and_the_context_does_not(chat, store, config)
         ("Retrieve_memory", True, False),
     ]
     assert list(trajectory.memory.values()) == ["Ana lives in Oslo."]
-    assert trajectory.answer.answer == "Oslo"
+    assert trajectory.outcome.answer == "Oslo"
     assert "Paris" in requests[1].context.text, "Stage 1 retrieves beside the message"
     assert "Paris" not in requests[2].context.text, "Stage 2 starts from an empty context"
     assert "Bergen" in requests[3].context.text, "Stage 3 continues from Stage 2"
@@ -132,13 +133,13 @@ def test_an_overflow_ends_the_episode(chat, store, config):
     long = call("Add_memory", content="many words " * 40)
     trajectory, _ = play(chat, store, small, long)
     assert isinstance(trajectory.events[-1], OverflowEvent)
-    assert trajectory.answer is None
+    assert trajectory.outcome is None
 
 
 def test_an_answer_records_the_context_without_system_and_query(chat, store, config):
     trajectory, _ = play(chat, store, config, NOTED, NOTED, NOTED, answer("Oslo"))
     event = trajectory.events[-1]
-    assert isinstance(event, AnswerEvent) and event.stage == 3
+    assert isinstance(event, OutcomeEvent) and event.stage == 3
     assert "Bergen" in event.context_text and TASK.query not in event.context_text
 
 

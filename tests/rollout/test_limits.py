@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from agemem_jax.protocol.events import DroppedMessagesEvent, OverflowEvent, ToolEvent
 from agemem_jax.protocol.prompts import tool_call_text
-from agemem_jax.protocol.tools import TOOLS
 from agemem_jax.rollout.driver import Rollout, run_episodes
-from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.player import Player
 from agemem_jax.rollout.requests import Generated
+from agemem_jax.rollout.tools.registry import tool_table
+from agemem_jax.tasks.task import Question, Task
 from tests.rollout.scripted import NOTED, TASK, answer, play, tools
 
 LONG = "What is said of " + "many words " * 400
-FULL = TASK.__class__("full", "Who?", "Bo", (LONG,), (LONG,), ())
+FULL = Task("full", Question("Who?", "Bo"), (LONG,), (LONG,))
 
 
 @pytest.fixture
@@ -59,14 +61,14 @@ def test_a_first_prompt_over_the_budget_ends_its_episode_and_no_other(
     chat, store, config, changes, stage
 ):
     rules = EpisodeRules(dataclasses.replace(config, **changes), chat)
-    full = dataclasses.replace(FULL, query=LONG)
+    full = dataclasses.replace(FULL, goal=Question(LONG, "Oslo"))
     tasks = [full, TASK, full, full, full, TASK, full]
     rollouts = [Rollout(task, jax.random.key(0)) for task in tasks]
     trajectories = run_episodes(rollouts, rules, store, Answering(chat, 2))
     assert [t.task for t in trajectories] == tasks
     for trajectory in trajectories:
         if trajectory.task is TASK:
-            assert trajectory.answer.answer == "Oslo"
+            assert trajectory.outcome.answer == "Oslo"
             continue
         assert isinstance(trajectory.events[-1], OverflowEvent)
         assert trajectory.events[-1].stage == stage
@@ -158,7 +160,7 @@ odd_value = st.recursive(
 @st.composite
 def odd_calls(draw):
     """A call of a tool in which some arguments are as they should be."""
-    tool = draw(st.sampled_from(TOOLS))
+    tool = draw(st.sampled_from(tool_table().specs))
     arguments = dict(tool.example)
     for parameter in tool.parameters:
         if draw(st.booleans()):

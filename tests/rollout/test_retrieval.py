@@ -12,7 +12,7 @@ from agemem_jax.protocol.prompts import tool_call_text
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import RewardConfig, compute_rewards
 from agemem_jax.rollout.call_counts import count_calls
-from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from tests.rollout.scripted import NOTED, TASK, answer, call, play
 
 STORED = call("Add_memory", content="Ana lives in Oslo.")
@@ -79,7 +79,7 @@ def test_entries_retrieved_at_each_step_count_for_relevance_and_are_no_calls(
     config = dataclasses.replace(config, retrieve_each_step=each_step)
     trajectory, _ = play(chat, store, config, STORED, NOTED, NOTED, NOTED, answer("Oslo"))
     (reward,) = compute_rewards([trajectory], RewardConfig(), OfflineJudge())
-    assert reward.relevance == relevance
+    assert reward.parts["relevance"] == relevance
     counts = count_calls(trajectory.events)
     assert (counts.calls, counts.by_tool["Retrieve_memory"]) == (1, 0)
 
