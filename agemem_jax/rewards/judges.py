@@ -42,6 +42,15 @@ class EntriesItem:
     stale_facts: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """What a reward component will ask a judge about one trajectory."""
+
+    answers: tuple[AnswerItem, ...] = ()
+    storage: tuple[StorageItem, ...] = ()
+    relevance: tuple[EntriesItem, ...] = ()
+
+
 class Judge(Protocol):
     """Scores batches of items; every score lies in [0, 1]."""
 

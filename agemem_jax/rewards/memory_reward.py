@@ -5,14 +5,23 @@ memory nothing of what was stored and deleted again. MQ (section 4.1) alone look
 memory; it is no part of the reward.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from agemem_jax.protocol.events import Event, RetrievalEvent, ToolEvent
-from agemem_jax.rewards.judges import EntriesItem, Judge, StorageItem, memory_quality
+from agemem_jax.rewards.judges import (
+    EntriesItem,
+    Judge,
+    Questions,
+    StorageItem,
+    memory_quality,
+)
+from agemem_jax.rewards.score import Score, mean_of
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 
 __all__ = [
+    "MemoryReward",
     "maintenance",
     "memory_item",
     "memory_qualities",
@@ -23,6 +32,39 @@ __all__ = [
     "storage",
     "storage_items",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryReward:
+    """R_memory in [0, 1].
+
+    Attributes:
+      high_quality: judge score from which a stored entry counts as high quality, in (0, 1].
+    """
+
+    high_quality: float = 0.5
+
+    def __post_init__(self):
+        if not 0 < self.high_quality <= 1:
+            raise ValueError(f"high_quality is {self.high_quality}; it must lie in (0, 1].")
+
+    def questions(self, trajectory: Trajectory) -> Questions:
+        events, task = trajectory.events, trajectory.task
+        relevance = relevance_item(events, task)
+        return Questions(
+            storage=tuple(storage_items(events, task)),
+            relevance=() if relevance is None else (relevance,),
+        )
+
+    def __call__(self, trajectory: Trajectory, judge: Judge) -> Score:
+        asked, events = self.questions(trajectory), trajectory.events
+        scores = judge.score_storage(asked.storage)
+        relevance = judge.score_relevance(asked.relevance)
+        return mean_of(
+            storage=storage(scores, len(stage1_entries(events)), self.high_quality),
+            maintenance=maintenance(events),
+            relevance=relevance[0] if relevance else 0.0,
+        )
 
 
 def _successful(events: Sequence[Event], stage: int | None = None) -> list[ToolEvent]:
@@ -42,13 +84,13 @@ def stage1_entries(events: Sequence[Event]) -> list[str | None]:
     entries: list[str | None] = []
     place: dict[str | None, int] = {}
     for event in _successful(events, stage=1):
-        if event.name == "Add_memory":
+        if event.effect == "added":
             place[event.memory_id] = len(entries)
             entries.append(event.content)
         elif event.memory_id in place:
-            if event.name == "Update_memory":
+            if event.effect == "updated":
                 entries[place[event.memory_id]] = event.content
-            elif event.name == "Delete_memory":
+            elif event.effect == "deleted":
                 entries[place.pop(event.memory_id)] = None
     return entries
 
@@ -74,12 +116,7 @@ def storage(scores: Sequence[float], total: int, threshold: float = 0.5) -> floa
 
 def maintenance(events: Sequence[Event]) -> float:
     """1 if an update or a delete changed the store, in any stage, else 0."""
-    return float(
-        any(
-            event.name in ("Update_memory", "Delete_memory") and event.changed
-            for event in _successful(events)
-        )
-    )
+    return float(any(event.effect in ("updated", "deleted") for event in _successful(events)))
 
 
 def retrieved_contents(events: Sequence[Event]) -> tuple[str, ...]:
@@ -94,7 +131,7 @@ def retrieved_contents(events: Sequence[Event]) -> tuple[str, ...]:
     """
     found: dict[tuple[str, str], None] = {}
     for event in events:
-        asked = isinstance(event, ToolEvent) and event.ok and event.name == "Retrieve_memory"
+        asked = isinstance(event, ToolEvent) and event.effect == "retrieved"
         if event.stage == 3 and (asked or isinstance(event, RetrievalEvent)):
             for entry in event.retrieved:
                 found[entry.memory_id, entry.content] = None

@@ -1,6 +1,7 @@
 """Every reward component against plain Python written from the formulas of section 3.5."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from agemem_jax.protocol.events import (
 )
 from agemem_jax.rewards import memory_reward
 from agemem_jax.rewards.judges import OfflineJudge
-from agemem_jax.rewards.total import Reward, RewardConfig, ask_ahead, compute_rewards
+from agemem_jax.rewards.total import RewardConfig, ask_ahead, compute_rewards
 from agemem_jax.rollout.trajectory import Trajectory
 from tests.rewards.builders import (
     BASED,
@@ -27,17 +28,17 @@ from tests.rewards.builders import (
     add,
     answer,
     retrieve,
+    reward_config,
     shown,
     tool,
     trajectory,
 )
 
 
-def score(*events, judge=None, **config) -> Reward:
-    (reward,) = compute_rewards(
-        [trajectory(*events)], RewardConfig(**config), judge or OfflineJudge()
-    )
-    return reward
+def score(*events, **config) -> types.SimpleNamespace:
+    """The reward of these events with everything it is made of."""
+    (reward,) = compute_rewards([trajectory(*events)], reward_config(**config), OfflineJudge())
+    return types.SimpleNamespace(**reward.values)
 
 
 class TableJudge:
@@ -64,7 +65,7 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
     """The formulas, read off method.md, over plain dictionaries."""
     records = [{"type": type(e).__name__, **vars(e)} for e in events]
     tools = [r for r in records if r["type"] == "ToolEvent" and r["ok"]]
-    answers = [r for r in records if r["type"] == "AnswerEvent" and r["stage"] == 3]
+    answers = [r for r in records if r["type"] == "OutcomeEvent"]
     final = answers[-1] if answers else None
     judge = TableJudge.of
 
@@ -72,7 +73,9 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
 
     compression = preservation = 0.0
     if final:
-        compression = float(np.maximum(0, 1 - final["context_tokens"] / config.max_context_tokens))
+        compression = float(
+            np.maximum(0, 1 - final["context_tokens"] / final["max_context_tokens"])
+        )
         # The only name in the query of TASK is Tovelin.
         preservation = 1.0 if "tovelin" in final["context_text"].lower() else 0.0
     overflow = [i for i, r in enumerate(records) if r["type"] == "OverflowEvent"]
@@ -80,7 +83,7 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
     reduced = [
         r
         for r in before
-        if r.get("name") in ("Summary_context", "Filter_context") and r["ok"] and r["changed"]
+        if r.get("name") in ("Summary_context", "Filter_context") and r["ok"] and r["effect"]
     ]
     preventive = 1.0 if reduced else 0.0
 
@@ -92,14 +95,14 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
         if record["name"] == "Add_memory":
             total += 1
             store[key] = record["content"]
-        if record["name"] == "Update_memory" and key in store:
+        if record["name"] == "Update_memory" and record["effect"] and key in store:
             store[key] = record["content"]
-        if record["name"] == "Delete_memory":
+        if record["name"] == "Delete_memory" and record["effect"]:
             store.pop(key, None)
     good = [c for c in store.values() if judge(TASK.query, TASK.answer, c) >= 0.5]
     storage = len(good) / max(1, total)
     maintained = [
-        r for r in tools if r["name"] in ("Update_memory", "Delete_memory") and r["changed"]
+        r for r in tools if r["name"] in ("Update_memory", "Delete_memory") and r["effect"]
     ]
     maintenance = 1.0 if maintained else 0.0
     found = []
@@ -114,7 +117,8 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
     penalty = -1.0 * ("RoundLimitEvent" in kinds) - 0.5 * ("OverflowEvent" in kinds)
     context = np.mean([compression, preventive, preservation])
     memory = np.mean([storage, maintenance, relevance])
-    weights = np.array([config.w_task, config.w_context, config.w_memory])
+    terms = ("task", "context", "memory")
+    weights = np.array([config.components[name].weight for name in terms])
     return {
         "task": task,
         "context": context,
@@ -133,6 +137,7 @@ def oracle(events, config: RewardConfig) -> dict[str, float]:
 contents = st.sampled_from((WORKS, BASED, STALE, NOISE, "", "Tovelin", "x" * 13))
 ids = st.sampled_from([f"mem_{i}" for i in range(4)])
 stages = st.sampled_from((1, 2, 3))
+budgets = st.integers(1, 3000)
 flags = {"stage": stages, "ok": st.booleans(), "changed": st.booleans()}
 entries = st.lists(st.builds(RetrievedEntry, ids, contents, st.just(0.5)), max_size=3).map(tuple)
 events_strategy = st.one_of(
@@ -147,7 +152,9 @@ events_strategy = st.one_of(
     st.builds(tool, st.sampled_from(("Summary_context", "Filter_context", "Fly")), **flags),
     st.builds(tool, st.just("Retrieve_memory"), retrieved=entries, **flags),
     st.builds(RetrievalEvent, stages, st.just(0), contents, entries),
-    st.builds(answer, st.sampled_from(("Velton", "no")), st.integers(0, 3000), contents, stages),
+    st.builds(
+        answer, st.sampled_from(("Velton", "no")), st.integers(0, 3000), contents, stages, budgets
+    ),
     st.just(OverflowEvent(2, 0, 9000)),
     st.just(RoundLimitEvent(3, 0, 8)),
     st.just(FormatEvent(1, 0, "Add_memory was named in prose.")),
@@ -167,13 +174,7 @@ def unique_additions(events):
 
 
 weights = st.floats(0.125, 2)
-configs = st.builds(
-    RewardConfig,
-    w_task=weights,
-    w_context=weights,
-    w_memory=weights,
-    max_context_tokens=st.integers(1, 3000),
-)
+configs = st.builds(reward_config, task=weights, context=weights, memory=weights)
 
 
 @settings(max_examples=300, deadline=None)
@@ -184,12 +185,12 @@ configs = st.builds(
 def test_every_component_equals_the_formula_for_any_events(batch, config):
     rewards = compute_rewards([trajectory(*events) for events in batch], config, TableJudge())
     for events, reward in zip(batch, rewards, strict=True):
-        assert dataclasses.asdict(reward) == pytest.approx(oracle(events, config), abs=1e-12)
+        assert reward.values == pytest.approx(oracle(events, config), abs=1e-12)
 
 
 @given(st.lists(events_strategy, max_size=12).map(unique_additions))
 def test_components_stay_inside_their_ranges(events):
-    values = dataclasses.asdict(score(*events))
+    values = vars(score(*events))
     assert values.pop("penalty") in (0.0, -0.5, -1.0, -1.5)
     values.pop("total")
     task = values.pop("task")
@@ -209,18 +210,20 @@ def test_a_perfect_trajectory_earns_what_the_formulas_say():
         retrieve(WORKS, BASED),
         answer("velton.", tokens=2048, context=f"- mem_1: {WORKS}"),
     )
-    assert reward == Reward(
-        total=pytest.approx((1 + 2.75 / 3 + 1) / 3),
-        task=1.0,
-        context=pytest.approx(2.75 / 3),
-        memory=1.0,
-        penalty=0.0,
-        compression=0.75,
-        preventive=1.0,
-        preservation=1.0,
-        storage=1.0,
-        maintenance=1.0,
-        relevance=1.0,
+    assert vars(reward) == pytest.approx(
+        dict(
+            total=(1 + 2.75 / 3 + 1) / 3,
+            task=1.0,
+            context=2.75 / 3,
+            memory=1.0,
+            penalty=0.0,
+            compression=0.75,
+            preventive=1.0,
+            preservation=1.0,
+            storage=1.0,
+            maintenance=1.0,
+            relevance=1.0,
+        )
     )
 
 
@@ -268,7 +271,7 @@ def test_passing_the_token_budget_costs_half_a_point():
 
 def test_no_answer_costs_a_point_and_the_weights_apply_to_it():
     assert score().task == -1.0
-    assert score(w_task=0.5).total == pytest.approx(-0.5)
+    assert score(task=0.5).total == pytest.approx(-0.5)
 
 
 def test_an_answer_of_an_earlier_stage_is_not_the_tasks_answer():
@@ -323,7 +326,7 @@ def test_an_entry_retrieved_twice_counts_once():
 
 
 def test_a_context_beyond_the_budget_compresses_to_zero_and_not_below():
-    assert score(answer(tokens=200), max_context_tokens=100).compression == 0.0
+    assert score(answer(tokens=200, budget=100)).compression == 0.0
 
 
 def test_the_judge_is_asked_once_per_kind_for_a_whole_batch():
@@ -347,19 +350,18 @@ def test_no_trajectories_have_no_rewards():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"w_task": -1.0}, "rewards.w_task is -1.0; a weight must be 0 or more"),
-        ({"w_memory": float("nan")}, "rewards.w_memory is nan; it must be a finite number"),
-        ({"w_context": "x"}, "rewards.w_context is 'x'; it must be a number"),
-        ({"w_task": 0.0, "w_context": 0.0, "w_memory": 0.0}, "are all 0"),
-        ({"max_context_tokens": 0}, "rewards.max_context_tokens is 0; it must be at least 1"),
-        ({"max_context_tokens": 1.5}, "whole number"),
-        ({"round_penalty": 1.0}, "a penalty must be 0 or less"),
-        ({"high_quality": 0.0}, "must lie in"),
+        ({"task": -1.0}, "task.weight is -1.0; it must be a number of 0 or more"),
+        ({"memory": float("nan")}, "memory.weight is nan; it must be a number of 0 or more"),
+        ({"task": 0.0, "context": 0.0, "memory": 0.0}, "are all 0"),
+        ({"penalty__round_limit": 1.0}, "options.round_limit is 1.0; a penalty must be 0 or less"),
+        ({"memory__high_quality": 0.0}, "options.high_quality is 0.0; it must lie in (0, 1]"),
+        ({"memory__high_quality": "x"}, "options.high_quality is 'x'; it must be a number"),
+        ({"memory__hi_quality": 0.5}, "no option 'hi_quality'; did you mean 'high_quality'?"),
     ],
 )
 def test_a_wrong_option_is_refused_with_one_sentence(options, says):
-    with pytest.raises(ValueError, match="^rewards") as caught:
-        RewardConfig(**options)
+    with pytest.raises(ValueError, match="rewards.components") as caught:
+        reward_config(**options)
     assert says in str(caught.value)
 
 
@@ -417,8 +419,8 @@ def test_what_is_told_when_an_episode_ends_is_what_is_asked_later():
     ]  # fmt: skip
     judge = ListeningJudge()
     for each in trajectories:
-        ask_ahead(each, judge)
-    ask_ahead(Trajectory.failed(TASK, "an environment crashed"), judge)
+        ask_ahead(each, RewardConfig(), judge)
+    ask_ahead(Trajectory.failed(TASK, "an environment crashed"), RewardConfig(), judge)
     compute_rewards(trajectories, RewardConfig(), judge)
     assert len(judge.told) == 4
     assert sorted(map(repr, judge.told)) == sorted(map(repr, judge.asked))

@@ -1,0 +1,99 @@
+"""The table of reward components, and what of it a run takes.
+
+A component is a function of (trajectory, judge) that returns a number or a `Score`, with its
+options as keyword arguments, or a dataclass that is called like one. It may have a method
+`questions(trajectory)` that says what it will ask the judge, so that all questions of a batch
+can be asked at once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agemem_jax.plugins.registry import Registry
+
+COMPONENTS = Registry(
+    "reward component",
+    {
+        "task": "agemem_jax.rewards.task_reward:TaskReward",
+        "context": "agemem_jax.rewards.context_reward:ContextReward",
+        "memory": "agemem_jax.rewards.memory_reward:MemoryReward",
+        "penalty": "agemem_jax.rewards.penalty:Penalty",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentConfig:
+    """One term of the reward.
+
+    Attributes:
+      function: a component by name, as `package.module:attribute`, or itself.
+      weight: that its value is multiplied by, at least 0; with 0 it is measured only.
+      options: of the component.
+    """
+
+    function: str | Callable[..., Any]
+    weight: float = 1.0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _papers() -> dict[str, ComponentConfig]:
+    """A third for each component (appendix C.4; version 1 of the paper says 1.0 each)."""
+    thirds = {name: ComponentConfig(name, 1 / 3) for name in ("task", "context", "memory")}
+    return {**thirds, "penalty": ComponentConfig("penalty")}
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """How a trajectory is rewarded (appendices A.2 and C.4).
+
+    Attributes:
+      components: the terms of the sum by name, in the order of metrics and reports: the
+        library's first, then others in alphabetical order.
+    """
+
+    components: Mapping[str, ComponentConfig] = dataclasses.field(default_factory=_papers)
+
+    def __post_init__(self):
+        order = {name: index for index, name in enumerate(COMPONENTS.names)}
+        names = sorted(self.components, key=lambda name: (order.get(name, len(order)), name))
+        components = {name: self._complete(name) for name in names}
+        object.__setattr__(self, "components", components)
+        for name, component in components.items():
+            where, weight = f"rewards.components.{name}", component.weight
+            if not math.isfinite(weight) or weight < 0:
+                raise ValueError(f"{where}.weight is {weight}; it must be a number of 0 or more.")
+        if not any(self.components[n].weight for n in self.components if n != "penalty"):
+            raise ValueError(
+                f"The weights of rewards.components ({', '.join(self.components)}) are all 0; one "
+                "of them, penalty aside, must be above 0."
+            )
+
+    def _complete(self, name: str) -> ComponentConfig:
+        """The component `name` with all its options."""
+        component, where = self.components[name], f"rewards.components.{name}"
+        try:
+            options = COMPONENTS.complete(component.function, component.options, f"{where}.options")
+        except ValueError as error:
+            told = str(error)
+            raise ValueError(told if where in told else f"{where}.function: {told}") from error
+        if not callable(COMPONENTS.build(component.function, options)):
+            raise ValueError(f"{where}.function is {component.function!r}; it is no function.")
+        return dataclasses.replace(component, options=options)
+
+    def build(self) -> dict[str, Callable[..., Any]]:
+        """The components with their options, by name."""
+        return {
+            name: COMPONENTS.build(component.function, component.options)
+            for name, component in self.components.items()
+        }
+
+    def reweighted(self, **weights: float) -> "RewardConfig":
+        """With other weights for those of the components that there are."""
+        components = {
+            name: dataclasses.replace(component, weight=weights.get(name, component.weight))
+            for name, component in self.components.items()
+        }
+        return dataclasses.replace(self, components=components)
