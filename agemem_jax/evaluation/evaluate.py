@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from agemem_jax.evaluation.methods import METHODS, Method
 from agemem_jax.evaluation.metrics import Measures, measure
+from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
 from agemem_jax.rewards.memory_reward import memory_qualities
@@ -53,8 +53,8 @@ class Evaluator:
         self._backbone = components.build_backbone(
             config, self._mesh, with_params=config.model.lora_rank > 0
         )
-        self._player = components.build_player(config, self._backbone, self._mesh)
-        source = components.build_source(config, config.tasks.held_out_split)
+        source = config.tasks.load(config.tasks.held_out_split)
+        self._player = components.build_player(config, self._backbone, self._mesh, source)
         self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
 
     def weights(self, trained: bool) -> Weights:
@@ -96,8 +96,9 @@ class Evaluator:
             Rollout(task, jax.random.fold_in(key, index)) for index, task in enumerate(self._tasks)
         ]
         played = self._player.play(
-            self.weights(method.trained), rollouts, method.episode(config.episode),
-            config.evaluation.temperature, check, functools.partial(ask_ahead, judge=self._judge),
+            self.weights(method.trained), rollouts, method.rules(self._player, config.episode),
+            config.evaluation.temperature, check,
+            functools.partial(ask_ahead, config=config.rewards, judge=self._judge),
         )  # fmt: skip
         trajectories, faults = split_failed(played, method.title)
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
@@ -139,15 +140,3 @@ def _for_devices(config: RunConfig, devices: int) -> RunConfig:
         mesh=MeshConfig(rollout_tensor=tensor),
         engine=dataclasses.replace(config.engine, slots=slots),
     )
-
-
-def find_methods(names: Sequence[str]) -> list[Method]:
-    """The methods by name.
-
-    Raises:
-      ValueError: for a name that is not known.
-    """
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ValueError(f"Unknown method {unknown[0]!r}; known: {', '.join(METHODS)}.")
-    return [METHODS[name] for name in names]

@@ -1,4 +1,7 @@
-"""The measures of section 4.1: J, MQ, TN and TC, with bootstrap confidence intervals."""
+"""The measures of section 4.1 with bootstrap confidence intervals.
+
+J, MQ, TN and TC, and of environments success, progress and grounding as AgentBoard has them.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from agemem_jax.rewards import measures
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.call_counts import calls_per_episode, count_calls, failed_share
 from agemem_jax.rollout.trajectory import Trajectory
@@ -29,14 +33,16 @@ class Measures:
 
     Attributes:
       tasks: how many were played to their end; all means are over these.
-      j: judge score of the answers, in [0, 1]; no answer counts 0.
-      mq: stored memories against the gold supporting facts, by the judge, in [0, 1].
-      r_memory: the memory reward R_memory, in [0, 1].
-      reward: the total reward.
-      tn: mean prompt tokens of a generation; an episode whose first prompt was too long
-        has none and is left out, and without any other this is 0.
+      estimates: means by name, each over the tasks that have it:
+        `j`, judge score of the answers, in [0, 1]; no answer counts 0 (questions);
+        `success`, `progress`, `grounding`, see `rewards.measures` (environments);
+        `mq`, stored memories against the gold supporting facts, by the judge, in [0, 1] (tasks
+        with such facts);
+        `reward`, the total, and `r_NAME`, every component of it but the task's;
+        `tn`, mean prompt tokens of a generation.
       tc: tool calls per episode, by tool, failed ones included.
       failed_calls: share of tool calls that failed.
+      categories: `estimates` of the tasks of each category, where there are several.
       judge: what became of the questions to an LLM judge (`JudgeStats`), among them the
         scores that the offline judge gave in its place; empty where that is the judge.
       failed: tasks left out because something outside of the policy ended the episode.
@@ -44,16 +50,16 @@ class Measures:
     """
 
     tasks: int
-    j: Estimate
-    mq: Estimate
-    r_memory: Estimate
-    reward: Estimate
-    tn: Estimate
+    estimates: dict[str, Estimate]
     tc: dict[str, float]
     failed_calls: float
+    categories: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
     judge: dict[str, int] = dataclasses.field(default_factory=dict)
     failed: int = 0
     dropped_messages: float = 0.0
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.estimates[name]
 
 
 def bootstrap(values: Float[np.ndarray, " task"], samples: int = 10_000, seed: int = 0) -> Estimate:
@@ -91,21 +97,49 @@ def measure(
         raise ValueError(
             f"There is nothing to measure: no episode was played to its end, and {failed} failed."
         )
-    calls = [count_calls(t.events) for t in trajectories]
-    lengths = [t.mean_prompt_tokens for t in trajectories]
-
-    def estimate(values):
-        return bootstrap(np.asarray(list(values)), samples)
-
+    rows = [
+        _row(trajectory, reward, quality)
+        for trajectory, reward, quality in zip(trajectories, rewards, memory_qualities, strict=True)
+    ]
+    categories = [trajectory.task.category for trajectory in trajectories]
+    names = sorted(set(categories))
+    calls = [count_calls(trajectory) for trajectory in trajectories]
     return Measures(
         tasks=len(trajectories),
-        j=estimate(max(0.0, reward.task) for reward in rewards),
-        mq=estimate(memory_qualities),
-        r_memory=estimate(reward.memory for reward in rewards),
-        reward=estimate(reward.total for reward in rewards),
-        tn=estimate(length for length in lengths if length is not None),
+        estimates=_estimates(rows, samples),
         tc=calls_per_episode(calls),
         failed_calls=failed_share(calls),
+        categories={
+            name: _estimates(
+                [r for r, c in zip(rows, categories, strict=True) if c == name], samples
+            )
+            for name in (names if len(names) > 1 else ())
+        },
         failed=failed,
         dropped_messages=float(np.mean([t.dropped_messages for t in trajectories])),
     )
+
+
+def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, float | None]:
+    """The values of one task, in the order of tables; None where it has no such value."""
+    goal = measures.of_goal(trajectory, reward)
+    task = trajectory.task
+    return {
+        "j": max(0.0, reward.components.get("task", 0.0)) if task.is_question else None,
+        "success": None if task.is_question else goal["success"],
+        "progress": goal.get("progress"),
+        "grounding": goal.get("grounding"),
+        "mq": quality if task.supporting_facts else None,
+        **{f"r_{name}": value for name, value in reward.components.items() if name != "task"},
+        "reward": reward.total,
+        "tn": trajectory.mean_prompt_tokens,
+    }
+
+
+def _estimates(rows: Sequence[dict[str, float | None]], samples: int) -> dict[str, Estimate]:
+    estimates = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        known = [row[name] for row in rows if row.get(name) is not None]
+        if known:
+            estimates[name] = bootstrap(np.asarray(known), samples)
+    return estimates

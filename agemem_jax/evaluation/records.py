@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import pathlib
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,13 +102,19 @@ def _read(path: pathlib.Path) -> Record | None:
 
 
 def _measures(values: Mapping[str, Any]) -> Measures:
-    hints = typing.get_type_hints(Measures)
-    return Measures(
-        **{
-            name: Estimate(**value) if hints[name] is Estimate else value
-            for name, value in values.items()
-        }
-    )
+    values = dict(values)
+    if "estimates" not in values:  # an earlier version had a field for each
+        values["estimates"] = {name: values.pop(name) for name in _EARLIER if name in values}
+    estimates = _estimates(values.pop("estimates"))
+    categories = {name: _estimates(each) for name, each in values.pop("categories", {}).items()}
+    return Measures(estimates=estimates, categories=categories, **values)
+
+
+_EARLIER = ("j", "mq", "r_memory", "reward", "tn")
+
+
+def _estimates(values: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: Estimate(**value) for name, value in values.items()}
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

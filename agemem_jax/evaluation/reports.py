@@ -11,37 +11,77 @@ from typing import Any
 from rich import box
 from rich import table as rich_table
 
-from agemem_jax.evaluation.metrics import Measures
+from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 
+# Columns of scores, in percent: those of them that a method has a value for.
+_SCORES = {
+    "j": "J", "success": "success", "progress": "progress", "grounding": "grounding", "mq": "MQ",
+    "r_memory": "R_memory",
+}  # fmt: skip
+
 
 def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_table.Table]:
-    """Scores, and what they cost; one row per method, at most 80 columns wide.
+    """Scores, what they cost, and what the reward is made of; at most 80 columns wide.
 
-    J, MQ and R_memory are in percent with 95 % intervals; calls of tools are means per
-    task.
+    Scores are in percent with 95 % intervals; calls of tools are means per task; rewards
+    are means. Where tasks have several categories, a table more has the scores by them.
     """
-    scores = _table(title, ("tasks", "J", "MQ", "R_memory"))
-    tools = sorted({tool for measures in results.values() for tool in measures.tc})
+    shown = [name for name in _SCORES if any(name in m.estimates for m in results.values())]
+    if len(shown) > 3:  # as many as a terminal has room for
+        shown = [name for name in shown if name != "r_memory"][:4]
+    narrow = len(shown) > 3
+    scores = _table(title, ("tasks", *(_SCORES[name] for name in shown)))
+    tools = sorted({tool for m in results.values() for tool in m.tc})
     costs = _table("tokens (TN) and tool calls (TC) per task",
                    ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))  # fmt: skip
+    terms = list(dict.fromkeys(n for m in results.values() for n in m.estimates if n[:2] == "r_"))
+    rewards = _table("rewards", ("total", *(name[2:] for name in terms)))
     for name, m in results.items():
-        scores.add_row(name, str(m.tasks), m.j.percent(), m.mq.percent(), m.r_memory.percent())
+        scores.add_row(name, str(m.tasks), *(_percent(m.estimates, each, narrow) for each in shown))
         costs.add_row(
-            name, f"{m.reward.mean:.3f}", f"{m.tn.mean:.0f}", f"{sum(m.tc.values()):.2f}",
+            name, _mean(m, "reward"), _mean(m, "tn", 0), f"{sum(m.tc.values()):.2f}",
             *(f"{m.tc.get(tool, 0.0):.2f}" for tool in tools),
         )  # fmt: skip
+        rewards.add_row(name, _mean(m, "reward"), *(_mean(m, term) for term in terms))
     failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
     if failed:
         scores.caption = f"Episodes that failed and are left out: {failed}."
-    return [scores, costs]
+    return [scores, *_by_category(results, shown), costs, rewards]
 
 
-def _table(title: str, columns: Sequence[str]) -> rich_table.Table:
+def _by_category(results: Mapping[str, Measures], shown: Sequence[str]) -> list[rich_table.Table]:
+    if not any(m.categories for m in results.values()):
+        return []
+    main = [name for name in shown if name not in ("mq", "r_memory")]
+    columns = (f"{_SCORES[name]}, {title}" for title in results for name in main)
+    table = _table("by category", tuple(columns), first="category")
+    for category in dict.fromkeys(name for m in results.values() for name in m.categories):
+        cells = [
+            _percent(m.categories.get(category, {}), name, True)
+            for m in results.values()
+            for name in main
+        ]
+        table.add_row(category, *cells)
+    return [table]
+
+
+def _percent(estimates: Mapping[str, Estimate], name: str, narrow: bool = False) -> str:
+    if name not in estimates:
+        return ""
+    estimate = estimates[name]
+    return f"{100 * estimate.mean:.1f}" if narrow else estimate.percent()
+
+
+def _mean(measures: Measures, name: str, digits: int = 3) -> str:
+    return f"{measures[name].mean:.{digits}f}" if name in measures.estimates else ""
+
+
+def _table(title: str, columns: Sequence[str], first: str = "method") -> rich_table.Table:
     table = rich_table.Table(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("method", no_wrap=True)
+    table.add_column(first, no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -55,7 +95,7 @@ def write_results(workdir: str | os.PathLike, records: Sequence[Record]) -> None
             "method": record.method,
             "title": record.title,
             "settings": dict(record.settings),
-            **dataclasses.asdict(record.measures),
+            **_written(record.measures),
         }
         for record in records
     ]
@@ -70,6 +110,11 @@ def write_results(workdir: str | os.PathLike, records: Sequence[Record]) -> None
     for record in records:
         lines += [f"## {record.title}, {_told(record.settings)}", "", record.trajectories]
     (folder / "trajectories.md").write_text("\n".join(lines))
+
+
+def _written(measures: Measures) -> dict[str, Any]:
+    values = dataclasses.asdict(measures)
+    return {"tasks": values.pop("tasks"), **values.pop("estimates"), **values}
 
 
 def _told(settings: Mapping[str, Any]) -> str:
@@ -93,10 +138,18 @@ def render_trajectories(played: Sequence[tuple[Trajectory, Reward]]) -> str:
 
 def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
     task = trajectory.task
-    parts = ", ".join(f"{k} {v:.2f}" for k, v in dataclasses.asdict(reward).items())
+    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items())
+    outcome = trajectory.outcome
+    if task.is_question:
+        told = f"expected answer **{task.answer}**"
+    elif outcome is None:
+        told = "ended before its environment"
+    else:
+        reached = "reached" if outcome.score else "not reached"
+        told = f"goal {reached}, progress {outcome.progress:.2f} in {outcome.actions} actions"
     lines = [
-        f"### {task.query}", "",
-        f"Task `{task.task_id}`, expected answer **{task.answer}**. Reward: {parts}.", "",
+        f"### {task.query or task.task_id}", "",
+        f"Task `{task.task_id}`, {told}. Reward: {parts}.", "",
     ]  # fmt: skip
     stage = None
     for entry in trajectory.transcript:
@@ -110,8 +163,10 @@ def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
     return [*lines, ""]
 
 
-def write_learning_curve(path: str | os.PathLike, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """A picture of reward, task score and R_memory over the GRPO iterations."""
+def write_learning_curve(
+    path: str | os.PathLike, metrics: Sequence[Mapping[str, Any]], components: Sequence[str]
+) -> None:
+    """A picture of the reward and its components over the GRPO iterations."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,13 +174,11 @@ def write_learning_curve(path: str | os.PathLike, metrics: Sequence[Mapping[str,
 
     rows = [line for line in metrics if "reward" in line]
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for name, label in (
-        ("reward", "total reward"),
-        ("reward_task", "R_task"),
-        ("reward_memory", "R_memory"),
-        ("reward_context", "R_context"),
-    ):
-        axes.plot([r["step"] for r in rows], [r[name] for r in rows], label=label)
+    labels = {"reward": "total reward", **{f"reward_{name}": f"R_{name}" for name in components}}
+    for name, label in labels.items():
+        known = [row for row in rows if row.get(name) is not None]
+        if known:
+            axes.plot([r["step"] for r in known], [r[name] for r in known], label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("mean over the batch")
     axes.grid(alpha=0.3)

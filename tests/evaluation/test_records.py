@@ -1,5 +1,6 @@
 """Results of evaluations on disk: one file per method and settings, and nothing lost."""
 
+import dataclasses
 import json
 
 from agemem_jax.evaluation.metrics import Estimate, Measures
@@ -7,8 +8,8 @@ from agemem_jax.evaluation.records import Record, Records
 
 ONE = Estimate(0.5, 0.25, 0.75)
 MEASURES = Measures(
-    tasks=3, j=ONE, mq=ONE, r_memory=ONE, reward=ONE, tn=ONE, tc={"Add_memory": 1.5},
-    failed_calls=0.1,
+    tasks=3, estimates=dict.fromkeys(("j", "mq", "r_memory", "reward", "tn"), ONE),
+    tc={"Add_memory": 1.5}, failed_calls=0.1, categories={"bridge": {"j": ONE}},
 )  # fmt: skip
 
 
@@ -30,6 +31,21 @@ def test_a_record_is_found_by_method_and_settings_as_it_was_written(tmp_path):
         assert Records(tmp_path).find(each.method, each.settings) == each
     assert records.find("agemem", {"temperature": 0.5}) is None
     assert records.find("agemem_rag", {"temperature": 1.0}) is None
+
+
+def test_a_record_of_the_version_before_is_read_as_it_was_meant(tmp_path):
+    records = Records(tmp_path)
+    written = record(temperature=1.0)
+    records.write(written)
+    (path,) = (tmp_path / "evaluation").glob("*.json")
+    values = json.loads(path.read_text())
+    measures = values["measures"]
+    measures |= measures.pop("estimates")  # there was a field for each
+    del measures["categories"]
+    path.write_text(json.dumps(values))
+    found = Records(tmp_path).find("agemem", {"temperature": 1.0})
+    assert found.measures.estimates == MEASURES.estimates
+    assert found.measures == dataclasses.replace(MEASURES, categories={})
 
 
 def test_records_of_one_table_stand_together_in_the_order_in_which_they_came(tmp_path):

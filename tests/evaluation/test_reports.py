@@ -10,14 +10,18 @@ from rich.console import Console
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record
-from agemem_jax.protocol.tools import TOOL_NAMES
+from agemem_jax.rollout.tools.registry import TOOL_NAMES
 
 
 def measures(mean: float) -> Measures:
     estimate = Estimate(mean, mean - 0.1, mean + 0.1)
     return Measures(
-        tasks=200, j=estimate, mq=estimate, r_memory=estimate, reward=estimate,
-        tn=Estimate(8123.0, 8000.0, 8200.0), tc=dict.fromkeys(TOOL_NAMES, 11.25),
+        tasks=200,
+        estimates={
+            **dict.fromkeys(("j", "mq", "r_context", "r_memory", "r_penalty", "reward"), estimate),
+            "tn": Estimate(8123.0, 8000.0, 8200.0),
+        },
+        tc=dict.fromkeys(TOOL_NAMES, 11.25),
         failed_calls=0.0,
     )  # fmt: skip
 
