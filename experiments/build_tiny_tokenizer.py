@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 import agemem_jax
 from agemem_jax.commands import cli
 from agemem_jax.protocol import prompts
+from agemem_jax.rollout.tools.registry import tool_table
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.tasks.task import Task
 from agemem_jax.training.demonstrations import PHRASES
@@ -78,7 +79,7 @@ def corpus(episodes: int) -> list[str]:
     """What the tiny agent reads and writes, without the tags and delimiters."""
     rng = np.random.default_rng(0)
     source = MultihopSource("train", episodes, config=MultihopConfig())
-    fixed = [prompts.system_prompt("compact"), prompts.summary_prompt(), *PHRASES]
+    fixed = [prompts.system_prompt("compact", tool_table()), prompts.summary_prompt(), *PHRASES]
     texts = fixed * (episodes // 10)
     for index in range(episodes):
         task = source[index]

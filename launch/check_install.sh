@@ -14,8 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 one_iteration=(
   --config.backbone="${scratch}/backbone" --config.model.lora_rank=2 --config.warmup.steps=0
   --config.curriculum.iterations="(1,)" --config.curriculum.tasks_per_iteration=1
-  --config.grpo.group_size=2 --config.tasks.multihop.max_messages=3 --config.tasks.eval_size=2
-  --config.episode.max_context_tokens=544 --config.rewards.max_context_tokens=544
+  --config.grpo.group_size=2 --config.tasks.options.max_messages=3 --config.tasks.eval_size=2
+  --config.episode.max_context_tokens=544
   --config.episode.max_response_tokens=16 --config.episode.max_summary_tokens=8
   --config.episode.max_rounds=1 --config.engine.slots=2 --config.engine.max_length=560
   --config.engine.prefill_buckets="(64,)" --config.engine.attend_buckets="()"

@@ -10,6 +10,11 @@ from typing import Any
 
 import ml_collections
 
+from agemem_jax.rewards.context_reward import ContextReward
+from agemem_jax.rewards.memory_reward import MemoryReward
+from agemem_jax.rewards.penalty import Penalty
+from agemem_jax.rewards.task_reward import TaskReward
+from agemem_jax.tasks.multihop import MultihopTasks
 from agemem_jax.training import run_config
 from experiments.configs import tiny
 
@@ -18,16 +23,14 @@ _LENGTHS = (
     "curriculum.iterations", "curriculum.tasks_per_iteration", "grpo.group_size", "grpo.epochs",
     "grpo.minibatches", "warmup.steps", "warmup.episodes", "warmup.batch", "warmup.drill",
     "episode.max", "episode.rounds_per_message", "tasks.eval_size", "evaluation",
-    "engine.max_length", "packing", "model.lora_rank", "tasks.multihop",
+    "engine.max_length", "packing", "model.lora_rank", "tasks.options",
 )  # fmt: skip
 _NAMES = {
     "backbone": ["tiny", "qwen3-0.6b", "no/such-model", "a b"],
-    "tasks.name": ["multihop", "hotpotqa"],
+    "tasks.source": ["multihop", "hotpotqa", "no_module:Tasks"],
     "tasks.eval_split": ["train", "validation", "test"],
-    "tasks.data_dir": ["data", "/proc/none"],
-    "tasks.manual_dir": ["nowhere", "/proc"],
-    "tasks.train_file": ["a.json", "../a.json"],
-    "tasks.validation_file": ["b.json", "b/c.json"],
+    "method": ["agemem", "agemem_rag", "no_memory", "no_module:METHOD"],
+    "rewards.components.task.options.environment": ["progress", "success"],
     "model.init": ["random", "pretrained"],
     "model.chat_format": ["chatml", "llama3", "gemma", "mistral"],
     "model.backend": ["auto", "plain", "cpu", "tpu"],
@@ -50,9 +53,9 @@ _DTYPES = ["float32", "bfloat16", "float16"]
 def base() -> ml_collections.ConfigDict:
     """One iteration of one group, as small as the tiny backbone goes."""
     config = tiny.get_config()
-    config.tasks.multihop.max_messages = 3
+    config.tasks.options.max_messages = 3
     config.tasks.eval_size = 2
-    config.episode.max_context_tokens = config.rewards.max_context_tokens = 480
+    config.episode.max_context_tokens = 480
     config.episode.max_response_tokens = 16
     config.episode.max_summary_tokens = 8
     config.episode.max_rounds = 1
@@ -75,9 +78,27 @@ def options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return dict(_hints(run_config.RunConfig, ""))
 
 
+# Tables of options that a part has, or of parts: what stands in them by default.
+_TABLES = {
+    "tasks.options": MultihopTasks,
+    "rewards.components": {
+        "task": TaskReward, "context": ContextReward, "memory": MemoryReward, "penalty": Penalty,
+    },
+}  # fmt: skip
+
+
 def _hints(cls, prefix):
     for name, hint in typing.get_type_hints(cls).items():
-        if hasattr(hint, "__dataclass_fields__"):
+        if typing.get_origin(hint) is typing.ClassVar:
+            continue
+        table = _TABLES.get(prefix + name)
+        if isinstance(table, dict):
+            for part, component in table.items():
+                yield f"{prefix}{name}.{part}.weight", float
+                yield from _hints(component, f"{prefix}{name}.{part}.options.")
+        elif table is not None:
+            yield from _hints(table, f"{prefix}{name}.")
+        elif hasattr(hint, "__dataclass_fields__"):
             yield from _hints(hint, f"{prefix}{name}.")
         else:
             yield prefix + name, hint

@@ -20,7 +20,6 @@ ONE_ITERATION = """
     config.curriculum.schedule = "joint"
     config.curriculum.iterations = (1,)
     config.episode.max_context_tokens = 544
-    config.rewards.max_context_tokens = 544
     config.engine.max_length = 560
     config.packing.row_lengths = (560,)
     return config

@@ -31,10 +31,9 @@ from experiments.configs import tiny  # as files written for a clone do
 def get_config():
     config = tiny.get_config()
     config.model.init = "random"
-    config.tasks.multihop.max_messages = 3
+    config.tasks.options.max_messages = 3
     config.tasks.eval_size = 4
     config.episode.max_context_tokens = 480
-    config.rewards.max_context_tokens = 480
     config.episode.max_response_tokens = 16
     config.episode.max_summary_tokens = 8
     config.episode.max_rounds = 1
@@ -308,9 +307,12 @@ def test_a_backbone_that_was_never_trained_is_evaluated_by_its_configuration(con
     [
         (["--config.grpo.group_size=1"], "at least 2"),
         (["--config.no_such_option=1"], "no_such_option"),
-        (["--config.episode.max_context_tokens=100"], "rewards.max_context_tokens"),
+        (["--config.episode.max_context_tokens=100"], "episode.max_context_tokens is 100"),
         (["--config.backbone=gpt-9"], "gpt-9"),
-        (["--config.tasks.name=hotpotqa", "--config.tasks.manual_dir=nowhere"], "nowhere"),
+        (
+            ["--config.tasks.source=hotpotqa", "--config.tasks.options.manual_dir=nowhere"],
+            "nowhere",
+        ),
     ],
 )
 def test_wrong_input_is_told_in_one_sentence(config_file, tmp_path, arguments, told):

@@ -15,9 +15,11 @@ def greedy_episodes():
     config = run_config.build(quickstart.get_config())
     backbone = components.build_backbone(config)
     player = components.build_player(config, backbone)
-    source = components.build_source(config, "validation")
+    source = config.tasks.load("validation")
     rollouts = [Rollout(source[i], jax.random.key(i)) for i in range(32)]
-    return player.play(Weights(backbone.params), rollouts, config.episode, temperature=0.0)
+    return player.play(
+        Weights(backbone.params), rollouts, player.rules(config.episode), temperature=0.0
+    )
 
 
 def test_they_keep_to_the_response_format(greedy_episodes):
@@ -25,7 +27,7 @@ def test_they_keep_to_the_response_format(greedy_episodes):
     events = [event for episode in greedy_episodes for event in episode.events]
     broken = sum(isinstance(event, FormatEvent) for event in events)
     assert broken <= 0.05 * steps
-    assert sum(episode.answer is not None for episode in greedy_episodes) >= 29
+    assert sum(episode.outcome is not None for episode in greedy_episodes) >= 29
 
 
 def test_they_copy_facts_to_the_letter(greedy_episodes):

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from agemem_jax import configs
+from agemem_jax.training import config_doors
 
 _MODULE = "agemem_run_config"  # the name of the module that a file becomes
 
@@ -50,7 +51,12 @@ class _Parser(flags.ArgumentParser):
             raise OSError(f"--config={text}: {_sentence(error, path)}") from error
         if not isinstance(config, ConfigDict):
             raise OSError(f"--config={text}: get_config() must return a ConfigDict.")
-        _check_overrides(config, flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False))
+        given = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+        try:
+            config_doors.follow_names(config, _given(given))
+        except ValueError as error:
+            raise OSError(str(error)) from error
+        _check_overrides(config, given)
         return config.lock()
 
     def flag_type(self) -> str:
@@ -63,6 +69,17 @@ def _forget_overrides(text: str) -> None:
         if flags.FLAGS[name].present:
             raise OSError(f"--config={text} comes behind --{name}, and would undo it.")
         delattr(flags.FLAGS, name)
+
+
+def _given(argv: list[str]) -> dict[str, str]:
+    """The options of a command line by name, with their texts."""
+    given = {}
+    for index, argument in enumerate(argv):
+        match = re.fullmatch(r"--?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if match:
+            following = argv[index + 1] if index + 1 < len(argv) else ""
+            given[match[1]] = following if match[2] is None else match[2]
+    return given
 
 
 def _check_overrides(config: ConfigDict, argv: list[str]) -> None:

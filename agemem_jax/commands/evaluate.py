@@ -17,7 +17,7 @@ everything anew.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import rich
 from absl import app, flags, logging
@@ -26,17 +26,17 @@ from agemem_jax.commands import cli
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
-from agemem_jax.evaluation.evaluate import Evaluator, find_methods
-from agemem_jax.evaluation.methods import METHODS, Method
+from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.methods.registry import METHODS, Method, find_methods
 from agemem_jax.training import run_config, run_record
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.metrics import read_metrics
 from agemem_jax.training.run_config import RunConfig
 
 _METHODS = flags.DEFINE_list(
-    "methods", None, "Methods to compare, in this order; default: all that there are weights for, "
-    f"of {', '.join(METHODS)}.",
+    "methods", None, "Methods to compare, in this order, each by name or package.module:attribute; "
+    f"default: all that there are weights for, of {', '.join(METHODS.names)}.",
 )  # fmt: skip
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
@@ -70,7 +70,9 @@ def main(argv):
         rich.print(table)
     if (workdir / "metrics.jsonl").exists():
         metrics = read_metrics(workdir / "metrics.jsonl")
-        reports.write_learning_curve(workdir / "learning_curve.png", metrics)
+        reports.write_learning_curve(
+            workdir / "learning_curve.png", metrics, tuple(config.rewards.components)
+        )
     rich.print(f"Wrote evaluation.json, .csv, trajectories.md and the curve to {workdir}")
 
 
@@ -97,36 +99,40 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
     return config, recorded is not None
 
 
-def _methods(trained: bool) -> list[Method]:
+def _methods(trained: bool) -> dict[str, Method]:
     """The methods asked for; without a training run, those that need none."""
+    known = find_methods(METHODS.names)
     if _METHODS.value is None:
-        return [method for method in METHODS.values() if trained or not method.trained]
+        return {name: m for name, m in known.items() if trained or not m.trained}
     methods = find_methods(_METHODS.value)
-    without = [method.name for method in METHODS.values() if not method.trained]
-    for method in methods:
+    without = [name for name, method in known.items() if not method.trained]
+    for name, method in methods.items():
         if method.trained and not trained:
             raise ValueError(
-                f"Method {method.name} plays with weights after reinforcement learning, and the "
+                f"Method {name} plays with weights after reinforcement learning, and the "
                 f"work directory holds no training run; without one there are {', '.join(without)}."
             )
     return methods
 
 
 def _evaluate(
-    evaluator: Evaluator, methods: Sequence[Method], records: Records, interruption: Interruption
+    evaluator: Evaluator,
+    methods: Mapping[str, Method],
+    records: Records,
+    interruption: Interruption,
 ):
     """Measures by title; plays what is not recorded yet."""
     results = {}
-    for method in methods:
+    for name, method in methods.items():
         settings = evaluator.settings(method)
-        record = None if _AGAIN.value else records.find(method.name, settings)
+        record = None if _AGAIN.value else records.find(name, settings)
         if record is None:
             logging.info("Playing %s", method.title)
             played = evaluator.run(method, interruption.check)
             pairs = list(zip(played.trajectories, played.rewards, strict=True))
             record = Record(
-                method.name, method.title, settings, played.measures,
-                tasks=[{"task": t.task.task_id, **dataclasses.asdict(r)} for t, r in pairs],
+                name, method.title, settings, played.measures,
+                tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
                 trajectories=reports.render_trajectories(pairs[: _SHOW.value]),
             )  # fmt: skip
             records.set_old_results_aside()

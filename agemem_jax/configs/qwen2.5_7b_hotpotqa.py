@@ -9,7 +9,7 @@ judge. The model follows the tool protocol from its prompt, so there is no warm-
 paper reports J 45.36 before and 54.44 after reinforcement learning (table 2).
 """
 
-from agemem_jax.training import run_config
+from agemem_jax.training import config_doors, run_config
 
 
 def get_config():
@@ -20,14 +20,13 @@ def get_config():
     config.model.remat = True
     config.model.lora_rank = 32
     config.model.lora_alpha = 64.0
-    config.tasks.name = "hotpotqa"
+    config_doors.use_tasks(config, "hotpotqa")
     config.tasks.eval_size = 500
     config.memory.embedder = "minilm"
     config.judge.kind = "llm"
 
     config.episode.max_context_tokens = 8192
     config.episode.max_response_tokens = 2048
-    config.rewards.max_context_tokens = 8192
     config.engine.max_length = 10_240
     config.engine.attend_buckets = ()  # a TPU's kernel reads caches as far as they are filled
     config.engine.prefill_buckets = (128, 512)  # one of 512 keeps a TPU's arithmetic busy

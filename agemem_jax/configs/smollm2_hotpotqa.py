@@ -2,13 +2,13 @@
 
     python experiments/fetch_weights.py
     python experiments/train.py --config=experiments/configs/smollm2_hotpotqa.py \\
-        --workdir=runs/smollm2 --config.tasks.manual_dir=FOLDER
+        --workdir=runs/smollm2 --config.tasks.options.manual_dir=FOLDER
 
 FOLDER holds the official JSON files of the distractor setting; without the flag they are
 downloaded. Memory and context filter use all-MiniLM-L6-v2.
 """
 
-from agemem_jax.training import run_config
+from agemem_jax.training import config_doors, run_config
 
 
 def get_config():
@@ -16,10 +16,8 @@ def get_config():
     config.backbone = "smollm2-135m"
     config.model.lora_rank = 16
     config.model.lora_alpha = 32.0
-    config.tasks.name = "hotpotqa"
+    config_doors.use_tasks(config, "hotpotqa", num_distractors=1, max_words=40)
     config.tasks.eval_size = 100
-    config.tasks.hotpotqa.num_distractors = 1
-    config.tasks.hotpotqa.max_words = 40
     config.memory.embedder = "minilm"
 
     config.episode.prompt_style = "compact"
@@ -27,7 +25,6 @@ def get_config():
     config.episode.max_response_tokens = 160
     config.episode.max_summary_tokens = 64
     config.episode.max_rounds = 3
-    config.rewards.max_context_tokens = 1536
     config.engine.slots = 8
     config.engine.max_length = 1696
     config.engine.prefill_rows = 4

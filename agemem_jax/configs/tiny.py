@@ -6,14 +6,12 @@ from agemem_jax.training import run_config
 def get_config():
     config = run_config.default_config()
     config.backbone = "tiny"
-    config.tasks.name = "multihop"
 
     config.episode.prompt_style = "compact"
     config.episode.max_context_tokens = 896
     config.episode.max_response_tokens = 96
     config.episode.max_summary_tokens = 48
     config.episode.max_rounds = 3
-    config.rewards.max_context_tokens = 896
     config.memory.entries = 16
 
     # Few slots, which the host looks after as soon as one is idle: a step of decoding costs

@@ -25,8 +25,10 @@ from agemem_jax.protocol.chat_formats import (
 )
 from agemem_jax.rewards.judges import Judge, OfflineJudge
 from agemem_jax.rewards.llm_judge import LLMJudge
+from agemem_jax.rollout.goals import tools_for
 from agemem_jax.rollout.player import Player
-from agemem_jax.tasks.pipeline import TaskSource, make_source
+from agemem_jax.tasks.pipeline import TaskSource
+from agemem_jax.tasks.task import Goal
 from agemem_jax.training import train_state
 from agemem_jax.training.run_config import ModelConfig, RunConfig
 
@@ -104,13 +106,26 @@ def build_embedder(config: RunConfig) -> Embedder:
     return make_embedder("minilm", directory=weights_cache.find_or_explain("all-minilm-l6-v2"))
 
 
-def build_player(config: RunConfig, backbone: Backbone, mesh: Mesh | None = None) -> Player:
-    """Engine and memory store for `backbone`, on the mesh of rollouts."""
+def build_player(
+    config: RunConfig,
+    backbone: Backbone,
+    mesh: Mesh | None = None,
+    source: TaskSource | None = None,
+) -> Player:
+    """Engine, memory store and environments for `backbone`, on the mesh of rollouts.
+
+    Args:
+      config: of the run.
+      backbone: of the policy.
+      mesh: of rollouts.
+      source: whose tasks are played, which tells how prompts begin; None is of questions.
+    """
     chat, embedder = build_chat(config, backbone), build_embedder(config)
     check_memory(config, backbone.config, embedder.dim)
     return Player(
         backbone.config, chat, config.engine, embedder, config.memory.entries, mesh,
-        memory_device=config.memory.device,
+        memory_device=config.memory.device, environments=config.environments,
+        **({} if source is None else {"goals": goals_of(source)}),
     )  # fmt: skip
 
 
@@ -142,18 +157,10 @@ def check_memory(config: RunConfig, model: DecoderConfig, width: int) -> None:
         )
 
 
-def build_source(config: RunConfig, split: str) -> TaskSource:
-    """The random-access source of tasks for "train" or for evaluation."""
-    tasks = config.tasks
-    size = tasks.train_size if split == "train" else tasks.eval_size
-    if tasks.name == "multihop":
-        return make_source("multihop", split, size=size, seed=0, config=tasks.multihop)
-    return make_source(
-        "hotpotqa", split,
-        data_dir=tasks.data_dir, manual_dir=tasks.manual_dir,
-        train_file=tasks.train_file, validation_file=tasks.validation_file,
-        config=tasks.hotpotqa,
-    )  # fmt: skip
+def goals_of(source: TaskSource) -> list[Goal]:
+    """One goal of each kind that tasks of a source have, by the tools that it brings."""
+    looked_at = [source[index].goal for index in _spread(len(source), 100)]
+    return list({tools_for(goal): goal for goal in looked_at}.values())
 
 
 def check_source(source: TaskSource, config: RunConfig) -> None:

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from agemem_jax.rewards.total import RewardConfig
-from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rewards.registry import RewardConfig
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.training.run_config import RunConfig
 
 WARMUP = "warmup"
@@ -39,8 +39,8 @@ def phases(config: RunConfig) -> tuple[Phase, ...]:
         every.append(Phase("joint", schedule.iterations[0], episode, rewards))
     else:
         without_distractors = dataclasses.replace(episode, stages=(1, 3))
-        memory_only = dataclasses.replace(rewards, w_context=0.0)
-        context_only = dataclasses.replace(rewards, w_memory=0.0)
+        memory_only = rewards.reweighted(context=0.0)
+        context_only = rewards.reweighted(memory=0.0)
         first, second, third = schedule.iterations
         every += [
             Phase("phase1", first, without_distractors, memory_only),

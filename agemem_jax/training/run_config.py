@@ -9,23 +9,26 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import ml_collections
 
+from agemem_jax.environments.pool import EnvironmentConfig
 from agemem_jax.memory.placement import MemoryConfig
+from agemem_jax.methods.registry import find_method
 from agemem_jax.models.config import BACKENDS, DTYPES, LORA_TARGETS
 from agemem_jax.models.loading import check_name
 from agemem_jax.parallel.mesh import MeshConfig
+from agemem_jax.plugins import option_values
+from agemem_jax.plugins.registry import name_of
 from agemem_jax.protocol.chat_formats import CHAT_FORMATS
 from agemem_jax.rewards.judge_config import JudgeConfig
-from agemem_jax.rewards.total import RewardConfig
-from agemem_jax.rollout.episode import EpisodeConfig
+from agemem_jax.rewards.registry import RewardConfig
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
-from agemem_jax.tasks import hotpotqa, names
-from agemem_jax.tasks.hotpotqa.source import HotpotQATaskConfig
-from agemem_jax.tasks.multihop import MultihopConfig
-from agemem_jax.plugins import option_values
+from agemem_jax.rollout.tools.registry import name_of_tool
+from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.faults import FaultConfig
@@ -33,8 +36,6 @@ from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
 
-SPLITS = {"multihop": names.SPLITS, "hotpotqa": hotpotqa.SPLITS}
-_MOST_TASKS = 2**31 - 1  # Grain shuffles so many
 _MOST_SEEDS = 2**32
 
 
@@ -47,59 +48,6 @@ def _at_least_one(config: Any, group: str, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{group}.{name} is {getattr(config, name)}; it must be at least 1.")
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig:
-    """Which tasks are played.
-
-    Attributes:
-      name: "multihop" or "hotpotqa".
-      train_size, eval_size: tasks in the training and in the held-out source.
-      eval_split: held-out tasks are of this split: "validation" or "test" of multihop,
-        "validation" of hotpotqa, whose test split has no answers; None is the last of these.
-      data_dir: where prepared HotpotQA data is kept; None is TensorFlow Datasets' folder.
-      manual_dir: folder that holds the official HotpotQA JSON files; without it they
-        are downloaded.
-      train_file, validation_file: names of the HotpotQA files inside `manual_dir`.
-      multihop, hotpotqa: what the tasks of either look like.
-    """
-
-    name: str = "multihop"
-    train_size: int = 100_000
-    eval_size: int = 200
-    eval_split: str | None = None
-    multihop: MultihopConfig = MultihopConfig()
-    hotpotqa: HotpotQATaskConfig = HotpotQATaskConfig()
-    data_dir: str | None = None
-    manual_dir: str | None = None
-    train_file: str = "hotpot_train_v1.1.json"
-    validation_file: str = "hotpot_dev_distractor_v1.json"
-
-    def __post_init__(self):
-        if self.name not in ("multihop", "hotpotqa"):
-            raise ValueError(f"tasks.name is {self.name!r}; it must be 'multihop' or 'hotpotqa'.")
-        _at_least_one(self, "tasks", "train_size", "eval_size")
-        if self.train_size > _MOST_TASKS:
-            raise ValueError(
-                f"tasks.train_size is {self.train_size}; it must be at most {_MOST_TASKS}."
-            )
-        if self.eval_split is not None and self.eval_split not in SPLITS[self.name]:
-            raise ValueError(
-                f"tasks.eval_split is {self.eval_split!r}; the splits of {self.name} are "
-                f"{', '.join(SPLITS[self.name])}."
-            )
-        files = {"train_file": self.train_file, "validation_file": self.validation_file}
-        for name, file in files.items():
-            if not file or "/" in file:
-                raise ValueError(
-                    f"tasks.{name} is {file!r}; it must be the name of a file in tasks.manual_dir."
-                )
-
-    @property
-    def held_out_split(self) -> str:
-        """The split that is evaluated."""
-        return self.eval_split or SPLITS[self.name][-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,15 +196,21 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything a run depends on. Its `engine.cache_dtype` is always one of the dtypes."""
+    """Everything a run depends on, as it can be recorded.
+
+    Its `engine.cache_dtype` is always one of the dtypes. Parts that were given as objects are
+    named by where they stand.
+    """
 
     seed: int = 0
     tasks: TaskConfig = TaskConfig()
+    method: str = "agemem"
     backbone: str = "tiny"
     model: ModelConfig = ModelConfig()
     mesh: MeshConfig = MeshConfig()
     memory: MemoryConfig = MemoryConfig()
     episode: EpisodeConfig = EpisodeConfig()
+    environments: EnvironmentConfig = EnvironmentConfig()
     engine: EngineConfig = EngineConfig(max_length=10_240)
     temperature: float = 1.0
     rewards: RewardConfig = RewardConfig()
@@ -273,6 +227,7 @@ class RunConfig:
         if self.engine.cache_dtype is None:
             engine = dataclasses.replace(self.engine, cache_dtype=self.model.compute_dtype)
             object.__setattr__(self, "engine", engine)
+        self._name_parts()
         _check_seed("seed", self.seed)
         check_name(self.backbone)
         if self.temperature <= 0:
@@ -285,18 +240,29 @@ class RunConfig:
                 f"engine.max_length is {self.engine.max_length}, but episode.max_context_tokens "
                 f"and the longest response need {needed}; raise it or lower the budgets."
             )
-        if self.rewards.max_context_tokens != self.episode.max_context_tokens:
-            raise ValueError(
-                f"rewards.max_context_tokens is {self.rewards.max_context_tokens} and "
-                f"episode.max_context_tokens {self.episode.max_context_tokens}; both are T_max and "
-                "must be equal."
-            )
         if self.packing.row_lengths[-1] < needed:
             raise ValueError(
                 f"The longest of packing.row_lengths is {self.packing.row_lengths[-1]}, but a "
                 f"segment can have {needed} tokens (episode.max_context_tokens and the longest "
                 "response); raise it."
             )
+
+    def _name_parts(self) -> None:
+        """Parts that were given as objects stand here by the names that a record can hold."""
+        tasks = dataclasses.replace(self.tasks, source=name_of(self.tasks.source))
+        components = {
+            name: dataclasses.replace(component, function=name_of(component.function))
+            for name, component in self.rewards.components.items()
+        }
+        tools = tuple(name_of_tool(tool) for tool in self.episode.tools)
+        object.__setattr__(self, "tasks", tasks)
+        object.__setattr__(self, "rewards", RewardConfig(components))
+        object.__setattr__(self, "episode", dataclasses.replace(self.episode, tools=tools))
+        object.__setattr__(self, "method", name_of(self.method))
+        try:
+            find_method(self.method)
+        except ValueError as error:
+            raise ValueError(f"method: {error}") from error
 
     @property
     def warmup_optimizer(self) -> OptimizerConfig:
@@ -334,18 +300,25 @@ def _to_config_dict(value: Any) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     hints = typing.get_type_hints(value if isinstance(value, type) else type(value))
     for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
-        if dataclasses.is_dataclass(item):
-            config[field.name] = _to_config_dict(item)
-        elif item is None:
-            config[field.name] = ml_collections.config_dict.placeholder(
-                _optional_type(hints[field.name])
-            )
-        elif types.NoneType in typing.get_args(hints[field.name]):  # a flag may say None, too
-            config[field.name] = ml_collections.FieldReference(item, field_type=object)
-        else:
-            config[field.name] = item
+        item = getattr(value, field.name, None)
+        if field.default_factory is not dataclasses.MISSING and isinstance(value, type):
+            item = field.default_factory()
+        config[field.name] = to_option(item, hints[field.name])
     return config.lock()
+
+
+def to_option(value: Any, hint: Any = object) -> Any:
+    """The value of an option as a `ConfigDict` holds it, so that a flag of its type is made."""
+    if dataclasses.is_dataclass(value):
+        return _to_config_dict(value)
+    if isinstance(value, Mapping):
+        items = {name: to_option(each) for name, each in value.items()}
+        return ml_collections.ConfigDict(items).lock()
+    if value is None:
+        return ml_collections.config_dict.placeholder(_optional_type(hint))
+    if types.NoneType in typing.get_args(hint):  # a flag may say None, too
+        return ml_collections.FieldReference(value, field_type=object)
+    return value
 
 
 def _optional_type(hint: Any) -> type:
@@ -379,10 +352,7 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         raise ValueError(f"{prefix[:-1]} is {values!r}; it is a group of options.")
     hints = typing.get_type_hints(cls)
     arguments = {
-        name: _build(hints[name], value, f"{prefix}{name}.")
-        if dataclasses.is_dataclass(hints[name])
-        else option_values.checked(hints[name], value, prefix + name)
-        for name, value in values.items()
+        name: _read(hints[name], value, f"{prefix}{name}") for name, value in values.items()
     }
     try:
         return cls(**arguments)
@@ -392,3 +362,17 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         if "." not in prefix.removesuffix("."):
             raise
         raise ValueError(re.sub(rf"(?<![\w.]){short}\.", prefix, str(error))) from error
+
+
+def _read(hint: Any, value: Any, name: str) -> Any:
+    """A group of options, a table of such groups by name, or an option."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{name}.")
+    if typing.get_origin(hint) is not Mapping:
+        return option_values.checked(hint, value, name)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {value!r}; it is a group of options.")
+    group = typing.get_args(hint)[1]
+    if not dataclasses.is_dataclass(group):
+        return dict(value)  # whoever has these options checks them
+    return {key: _build(group, each, f"{name}.{key}.") for key, each in value.items()}

@@ -7,7 +7,6 @@ has changed. Checkpoints carry the configuration they were written under, for th
 comparison.
 """
 
-import copy
 import dataclasses
 import fnmatch
 import json
@@ -18,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from agemem_jax.training import run_config
+from agemem_jax.training import earlier_versions, run_config
 from agemem_jax.training.run_config import RunConfig
 
 # Nothing of this decides what the policy is or which rewards it is given: how long the run is,
@@ -39,8 +38,8 @@ MAY_CHANGE = (
     "evaluation.*",
     "tasks.eval_size",
     "tasks.eval_split",
-    "tasks.data_dir",
-    "tasks.manual_dir",
+    "tasks.options.*_dir",  # where things lie, not what they are
+    "environments.*",
     "judge.base_url",
     "judge.api_key_variable",
     "judge.cache_dir",
@@ -52,10 +51,10 @@ MAY_CHANGE = (
     "judge.longest_pause",
     "judge.give_up_after",
 )
+# What names a part; another part has other options, of which nobody asked.
+_PARTS = ("tasks.source", ".function")
 # Of these groups, what changes the numbers that are sampled.
 _FIXED = ("engine.weights", "engine.cache_dtype")
-# The option model.attention of earlier versions, as model.backend.
-_OF_ATTENTION = {"cpp": "cpu", "pallas": "tpu", "pallas_interpreted": "tpu_interpreted"}
 OF_WEIGHTS = ("backbone", "model.")  # what weights are read by, whatever is done with them
 
 
@@ -90,6 +89,8 @@ def refuse_conflicts(
     differing = changes(as_values(recorded), as_values(given))
     counted = [name for name in differing if name.startswith(tuple(groups))]
     wrong = [name for name in counted if not _may_differ(name, *differing[name])]
+    others = tuple(f"{name.rpartition('.')[0]}.options." for name in wrong if name.endswith(_PARTS))
+    wrong = [name for name in wrong if not name.startswith(others)]
     if not wrong:
         return
     told = ", ".join(
@@ -127,14 +128,7 @@ def from_values(values: dict[str, Any]) -> RunConfig:
     Raises:
       ValueError: this version does not know something of it.
     """
-    values = copy.deepcopy(values)
-    tasks, model = values.get("tasks", {}), values.get("model", {})
-    if tasks.get("name") == "hotpotqa" and tasks.get("eval_split") == "test":
-        tasks["eval_split"] = None  # "validation" was taken for it
-    if "attention" in model:
-        attention = model.pop("attention")
-        model.setdefault("backend", _OF_ATTENTION.get(attention, attention))
-    return run_config.from_dict(values)
+    return run_config.from_dict(earlier_versions.translate(values))
 
 
 def read(workdir: str | os.PathLike) -> RunConfig | None:

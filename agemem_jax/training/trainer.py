@@ -18,12 +18,14 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from agemem_jax.methods.registry import find_method
 from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, processes
 from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
 from agemem_jax.rewards.total import ask_ahead, compute_rewards
 from agemem_jax.rollout.driver import Rollout, run_episodes
+from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
@@ -107,8 +109,9 @@ class Trainer:
         # Who needs its parameters reads them: what is trained of them lives in the state alone.
         self.backbone = components.build_backbone(config, self.mesh, with_params=False)
         self.learner = Learner(config, self.backbone.config, self.mesh)
-        self.player = components.build_player(config, self.backbone, self._rollout_mesh)
-        source = components.build_source(config, "train")
+        source = config.tasks.load("train")
+        self.player = components.build_player(config, self.backbone, self._rollout_mesh, source)
+        self.method = find_method(config.method)
         components.check_source(source, config)
         self._train_tasks = len(source)
         self._data = components.identify_source(source)
@@ -162,6 +165,7 @@ class Trainer:
         finally:
             self.metrics.close()
             self.checkpoints.close()
+            self.player.environments.close()
 
     def _announce(self) -> None:
         if processes.is_primary():
@@ -194,6 +198,10 @@ class Trainer:
             self.interruption.ask("Another process was asked to stop")
             self.interruption.check()
 
+    def _rules(self, phase: curriculum.Phase) -> Rules:
+        """How episodes of a phase are played, by the method that is trained."""
+        return self.method.rules(self.player, phase.episode)
+
     # --- Phases ------------------------------------------------------------------
 
     def _run_warmup(self, phase: curriculum.Phase) -> None:
@@ -201,7 +209,7 @@ class Trainer:
         config = self.config
         demonstrations = self._demonstrations(phase)
         logging.info("Warm-up on %d demonstrations", len(demonstrations))
-        prefix = self.player.rules(phase.episode).shared_prefix
+        prefix = self._rules(phase).shared_prefix
         vocabulary = range(self.backbone.config.vocab_size)
         while self.position.iteration < phase.iterations:
             self._stop_if_asked()
@@ -218,7 +226,7 @@ class Trainer:
 
     def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
         config = self.config
-        source = components.build_source(config, "train")
+        source = config.tasks.load("train")
         rng = np.random.default_rng([config.seed, 1])
         count = config.warmup.episodes
         picks = rng.choice(len(source), size=count, replace=count > len(source))
@@ -228,7 +236,7 @@ class Trainer:
             self.player.chat, config.warmup.imperfection, config.seed, config.engine.slots
         )
         return run_episodes(
-            rollouts, self.player.rules(phase.episode), self.player.store, backend,
+            rollouts, self._rules(phase), self.player.store, backend, self.player.environments,
             self.interruption.check,
         )  # fmt: skip
 
@@ -257,7 +265,7 @@ class Trainer:
             trajectories, advantages = self._advantages(trajectories, rewards)
             self.state, outcome = self.learner.improve(
                 self.state, trajectories, advantages,
-                self.player.rules(phase.episode).shared_prefix,
+                self._rules(phase).shared_prefix,
                 np.random.default_rng([self.config.seed, self.position.step]), clock,
             )  # fmt: skip
             self._finish_iteration(phase, summary, outcome, clock)
@@ -271,8 +279,9 @@ class Trainer:
             shard_index=self._process, shard_count=self._processes,
         )  # fmt: skip
         return self.player.play(
-            self._rollout_weights(), rollouts, phase.episode, self.config.temperature,
-            self.interruption.check, functools.partial(ask_ahead, judge=self.judge),
+            self._rollout_weights(), rollouts, self._rules(phase), self.config.temperature,
+            self.interruption.check,
+            functools.partial(ask_ahead, config=phase.rewards, judge=self.judge),
         )  # fmt: skip
 
     def _advantages(self, trajectories, rewards) -> tuple[list[Trajectory], np.ndarray]:

@@ -75,8 +75,9 @@ def _prefilled(episodes: str, counted: Mapping[str, int]) -> Case:
 def _hotpotqa(rows: pathlib.Path, folder: pathlib.Path) -> RunConfig:
     """The configuration that trains on HotpotQA, with the rows of one file."""
     config = smollm2_hotpotqa.get_config()
-    config.tasks.manual_dir, config.tasks.data_dir = str(rows.parent), str(folder / "hotpotqa")
-    config.tasks.train_file = config.tasks.validation_file = rows.name
+    options = config.tasks.options
+    options.manual_dir, options.data_dir = str(rows.parent), str(folder / "hotpotqa")
+    options.train_file = options.validation_file = rows.name
     return run_config.build(config)
 
 
@@ -145,12 +146,12 @@ def _player(config: RunConfig) -> tuple[Player, Callable[[], list[Trajectory]]]:
     """A player with the policy a run starts with, and a function that plays one iteration."""
     backbone = components.build_backbone(config)
     player = components.build_player(config, backbone)
-    source = components.build_source(config, "train")
+    source = config.tasks.load("train")
     tasks = [source[index] for index in range(config.curriculum.tasks_per_iteration)]
     rollouts = group_rollouts(tasks, config.grpo.group_size, jax.random.key(0))
     weights = restore_weights(config, backbone, "absent", trained=False)
 
     def play() -> list[Trajectory]:
-        return player.play(weights, rollouts, config.episode, config.temperature)
+        return player.play(weights, rollouts, player.rules(config.episode), config.temperature)
 
     return player, play

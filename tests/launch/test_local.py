@@ -20,12 +20,12 @@ def local(workdir, *plan, **changes):
 
 
 def test_processes_learn_of_each_other_and_get_the_programs_arguments(tmp_path):
-    command = [*LOCAL, *write_plan(tmp_path, [0], [0]), "--config.tasks.manual_dir=a b"]
+    command = [*LOCAL, *write_plan(tmp_path, [0], [0]), "--config.tasks.options.manual_dir=a b"]
     assert run(command, environment()).returncode == 0
     (first,), (second,) = (starts(tmp_path, i)[0:1] for i in range(2))
     coordinator = [a for a in first["arguments"] if a.startswith("--coordinator=127.0.0.1:")]
     assert len(coordinator) == 1 and coordinator[0] in second["arguments"]
-    assert "--config.tasks.manual_dir=a b" in first["arguments"]
+    assert "--config.tasks.options.manual_dir=a b" in first["arguments"]
     for process, told in enumerate((first, second)):
         assert told["arguments"][-2:] == ["--num_processes=2", f"--process_id={process}"]
 

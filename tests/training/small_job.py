@@ -27,8 +27,8 @@ def small_config(backbone: str, **model) -> run_config.RunConfig:
     config = tiny.get_config()
     config.backbone = backbone
     config.model.update(model)
-    config.tasks.multihop.max_messages = 3
-    config.episode.max_context_tokens = config.rewards.max_context_tokens = 480
+    config.tasks.options.max_messages = 3
+    config.episode.max_context_tokens = 480
     config.episode.max_response_tokens = 16
     config.episode.max_summary_tokens = 8
     config.episode.max_rounds = 1

@@ -166,7 +166,8 @@ def test_an_engine_with_weights_of_its_own_is_alone_with_them(backbone, tmp_path
     gc.collect()
     before = live_bytes()
     monkeypatch.setattr(player, "run_episodes", lambda *_: found.append(live_bytes() - before))
-    evaluator._player.play(evaluator.weights(True), [], config.episode, 1.0)
+    plays = evaluator._player
+    plays.play(evaluator.weights(True), [], plays.rules(config.episode), 1.0)
     assert params <= found[0] <= 1.2 * params  # the cache is the rest
 
 

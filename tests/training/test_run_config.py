@@ -9,8 +9,9 @@ from agemem_jax.training import run_config
 
 # Options for which a number below 0 says something.
 NEGATIVE = {
-    "mesh.data", "episode.filter_threshold", "rewards.no_answer", "rewards.round_penalty",
-    "rewards.overflow_penalty",
+    "mesh.data", "episode.filter_threshold", "rewards.components.task.options.no_answer",
+    "rewards.components.penalty.options.round_limit",
+    "rewards.components.penalty.options.token_budget",
 }  # fmt: skip
 
 
@@ -97,13 +98,13 @@ def test_sizes_are_positive_and_ascend(name):
     "changes, told",
     [
         ({"tasks.eval_split": "dev"}, "splits of multihop are train, validation, test"),
-        ({"tasks.name": "hotpotqa", "tasks.eval_split": "test"}, "hotpotqa are train, validation"),
+        ({"tasks": {"source": "hotpotqa", "eval_split": "test"}}, "hotpotqa are train, validation"),
         ({"model.chat_format": "alpaca"}, "chatml"),
         ({"model.lora_targets": ()}, "model.lora_targets"),
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"engine.cache_dtype": "int8"}, "float32, bfloat16"),
         ({"curriculum.keep": 1}, "curriculum.keep is 1; it must be at least 2"),
-        ({"tasks.train_size": 2**31}, "tasks.train_size"),
+        ({"tasks.options.size": 2**31}, "tasks.options.size"),
         ({"tasks": 3}, "tasks is 3; it is a group of options"),
         ({"episode.top_q": 3}, "Unknown option episode.top_q"),
     ],
@@ -123,7 +124,7 @@ def test_whole_numbers_stand_for_numbers():
 
 def test_the_held_out_split_is_the_last_one_unless_it_is_named():
     assert build().tasks.held_out_split == "test"
-    assert build(tasks__name="hotpotqa").tasks.held_out_split == "validation"
+    assert build(tasks={"source": "hotpotqa"}).tasks.held_out_split == "validation"
     assert build(tasks__eval_split="validation").tasks.held_out_split == "validation"
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training import run_config, run_record
 from agemem_jax.training.curriculum import Phase
 from agemem_jax.training.position import Position
@@ -64,7 +65,7 @@ def test_what_may_change_is_let_through_and_written_down(tmp_path, values):
         ({"engine__weights": "int8"}, "engine.weights"),
         ({"judge__model": "other"}, "judge.model"),
         ({"optimizer__learning_rate": 1e-3}, "optimizer.learning_rate"),
-        ({"tasks__name": "hotpotqa"}, "tasks.name"),
+        ({"tasks": {"source": "hotpotqa"}}, "tasks.source"),
     ],
 )
 def test_everything_else_is_refused_by_name_and_nothing_is_written(tmp_path, values, told):
@@ -92,7 +93,11 @@ def test_a_record_that_cannot_be_read_is_told(tmp_path):
 
 
 def test_every_option_that_may_change_exists():
-    names = run_record._flat(run_record.as_values(BASE))
+    hotpotqa = dataclasses.replace(BASE, tasks=TaskConfig("hotpotqa"))
+    names = {
+        **run_record._flat(run_record.as_values(BASE)),
+        **run_record._flat(run_record.as_values(hotpotqa)),
+    }
     for pattern in run_record.MAY_CHANGE:
         assert any(run_record.fnmatch.fnmatch(name, pattern) for name in names), pattern
 

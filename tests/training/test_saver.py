@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agemem_jax.tasks.pipeline import make_source, task_iterator
+from agemem_jax.tasks.multihop import MultihopSource
+from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.position import Position
 from agemem_jax.training.saver import Saver
@@ -17,7 +18,7 @@ DATA = {"tasks": 10, "digest": "d"}
 
 @pytest.fixture
 def iterator():
-    return task_iterator(make_source("multihop", "train", size=10), 2, seed=0)
+    return task_iterator(MultihopSource("train", 10), 2, seed=0)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import RewardConfig, compute_rewards
 from agemem_jax.rollout.driver import Rollout, run_episodes
-from agemem_jax.rollout.episode import EpisodeConfig, EpisodeRules
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training import packing, train_state, update
 from agemem_jax.training.advantages import group_advantages

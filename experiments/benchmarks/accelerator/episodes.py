@@ -73,7 +73,7 @@ def run(sizes: Sizes, repeats: int) -> Iterator[Case]:
     """Cases of a rollout's rate, of the device's and the slots' idle share, and of host time."""
     player, config = make_player(sizes)
     weights = generation.random_weights(sizes.model)
-    source = components.build_source(config, "train")
+    source = config.tasks.load("train")
     tasks = [source[index] for index in range(-(-sizes.episodes // 8))]
     rollouts = group_rollouts(tasks, 8, jax.random.key(0))[: sizes.episodes]
     rules = player.rules(config.episode)
