@@ -87,7 +87,7 @@ class EnvironmentPool:
             self._acquire(owner, goal)
         runner = self._in_use[owner]
         if do == "reset":
-            runner.name = goal.environment
+            runner.name = getattr(goal.environment, "__name__", goal.environment)
         try:
             return runner.ask(message, timeout)
         except EnvironmentFault as fault:
