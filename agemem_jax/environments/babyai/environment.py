@@ -1,12 +1,15 @@
 """A level of BabyAI as AgentBoard plays it: seen in words, played by actions in words.
 
-Differs from AgentBoard in what ends an episode: the level's own rule decides (AgentBoard also
-ends one when every subgoal pattern was seen, and goes on after a failure while few were). An
-action stops when it ends the episode or a step forward is barred.
+The steps of an action end early where one changes nothing that is seen. When the episode is
+over is AgentBoard's rule or the level's own (option `rule`). Differs from AgentBoard in the
+numbers of things where some cannot be reached (`moves.py`), in progress 1 for every goal
+that is reached, and in that an action that changes nothing counts as valid where it can be done.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from agemem_jax.environments.babyai import simulator
 from agemem_jax.environments.babyai.moves import CHECK, NOT_UNDERSTOOD, Move, moves, normalised
@@ -14,6 +17,8 @@ from agemem_jax.environments.babyai.sight import View, describe, look
 from agemem_jax.environments.protocol import Observation, Outcome
 
 NO_CHANGE = "No change in state."
+_COMPLETED = "\n The task is completed."
+_FAILED = "\n The task has failed."
 HOW_TO_ACT = (
     "Actions: turn left, turn right, move forward, go to <object> <id>, pickup <object> <id>, "
     "drop, toggle, go through <door> <id>, toggle and go through <door> <id>, "
@@ -30,13 +35,20 @@ class BabyAI:
       subgoals: AgentBoard's patterns of what is seen on the way to the goal; "**" stands for any
         words within a sentence. Progress is the share that was seen, at most one new pattern
         an action. Without patterns it is 0 until the goal is reached.
+      rule: when the goal counts as reached. "level": as soon as the level gives its reward,
+        also in the midst of an action; a broken order ("open the red door, then ...") loses.
+        "agentboard": when the level says at the end of an action that it is over, and more than
+        half of the patterns were seen; or when all were. What was reached in passing does not
+        count, and nothing loses but running out of steps.
     """
 
     level: str = "BabyAI-GoToRedBallGrey-v0"
     subgoals: tuple[str, ...] = ()
+    rule: Literal["agentboard", "level"] = "agentboard"
 
     def __post_init__(self):
         self._world: Any = None
+        self._image: np.ndarray | None = None
         self._view: View | None = None
         self._moves: dict[str, Move] | None = None
         self._unseen: list[str] = []
@@ -49,7 +61,7 @@ class BabyAI:
           ImportError: minigrid is not installed.
           ValueError: it has no such level.
         """
-        self._world = simulator.world(self.level, seed)
+        self._world, self._image = simulator.world(self.level, seed)
         self._unseen = list(self.subgoals)
         self._last = None
         self._look()
@@ -93,7 +105,7 @@ class BabyAI:
         return self._moves
 
     def _look(self):
-        self._view = look(self._world)
+        self._view = look(self._world, self._image)
         self._moves = None
 
     @property
@@ -106,20 +118,27 @@ class BabyAI:
 
     def _do(self, steps: tuple[int, ...]) -> Outcome:
         for step in steps:
-            before = tuple(self._world.agent_pos)
-            _, reward, done, _, _ = self._world.step(step)
-            barred = step == simulator.FORWARD and tuple(self._world.agent_pos) == before
-            if done or barred:
+            seen, reward, over, _, _ = self._world.step(step)
+            changed = not np.array_equal(seen["image"], self._image)
+            self._image = seen["image"]
+            if not changed or (over and self.rule == "level"):
                 break
         self._look()
         text = describe(self._view)
-        won = done and reward > 0
-        if done:
-            text += "\n The task is completed." if won else "\n The task has failed."
-        seen = next((pattern for pattern in self._unseen if matches(pattern, text)), None)
-        if seen is not None:
-            self._unseen.remove(seen)
-        self._last = Outcome(text, 1.0 if won else self._progress, done, won)
+        solved = over and reward > 0
+        if over:
+            text += _COMPLETED if solved or self.rule == "agentboard" else _FAILED
+        match = next((pattern for pattern in self._unseen if matches(pattern, text)), None)
+        if match is not None:
+            self._unseen.remove(match)
+
+        if self.rule == "agentboard":
+            if self.subgoals:
+                solved = over and self._progress > 0.5
+            if self._progress == 1 and not solved:
+                solved, text = True, text + _COMPLETED
+            over = solved
+        self._last = Outcome(text, 1.0 if solved else self._progress, over, solved)
         return self._last
 
 

@@ -7,6 +7,8 @@ Positions are (x, y) in the world; `ahead` and `right` are steps from the agent.
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from agemem_jax.environments.babyai.simulator import COLOURS, HEADINGS
 
 Position = tuple[int, int]
@@ -67,16 +69,22 @@ class View:
     rows: range
 
 
-def look(world: Any) -> View:
-    """What is seen in a world of minigrid."""
+def look(world: Any, image: np.ndarray) -> View:
+    """What is seen in a world of minigrid.
+
+    Args:
+      world: tells where the agent is and what it carries.
+      image: [column, row, (kind, colour, state)], as the world gave it last; the agent stands
+        in the middle of the last row.
+    """
     x, y = (int(i) for i in world.agent_pos)
     heading = int(world.agent_dir)
     (fx, fy), (rx, ry) = HEADINGS[heading], HEADINGS[(heading + 1) % 4]
-    image, size = world.gen_obs()["image"].tolist(), world.agent_view_size
+    cells, size = image.tolist(), len(image)
     seen = []
     for ahead in range(size - 1, -1, -1):  # AgentBoard's order, which numbers things equally far
         for column in range(size):
-            kind, colour, state = image[column][size - 1 - ahead]
+            kind, colour, state = cells[column][size - 1 - ahead]
             right = column - size // 2
             at = (x + fx * ahead + rx * right, y + fy * ahead + ry * right)
             # In the agent's own place stands what it carries.

@@ -39,8 +39,10 @@ def _packages() -> tuple[Any, Any]:
     return gymnasium, minigrid
 
 
-def world(level: str, seed: int) -> Any:
-    """The level at the start of the episode that `seed` names.
+def world(level: str, seed: int) -> tuple[Any, Any]:
+    """The level at the start of the episode that `seed` names, and what is seen there.
+
+    What is seen is minigrid's image: [column, row, (kind, colour, state)] of cells.
 
     Raises:
       ImportError: minigrid is not installed.
@@ -54,9 +56,9 @@ def world(level: str, seed: int) -> Any:
         )
     with quiet():
         env = gymnasium.make(level, disable_env_checker=True).unwrapped
-        env.reset(seed=seed)
+        seen, _ = env.reset(seed=seed)
     env.max_steps = _NO_LIMIT
-    return env
+    return env, seen["image"]
 
 
 @contextlib.contextmanager
