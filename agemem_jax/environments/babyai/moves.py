@@ -8,6 +8,7 @@ them, also where some cannot be reached (AgentBoard then numbers the others anew
 import collections
 import dataclasses
 import functools
+from collections.abc import Callable
 
 from agemem_jax.environments.babyai.sight import Position, Thing, View
 from agemem_jax.environments.babyai.simulator import (
@@ -47,15 +48,33 @@ class Move:
 
     Attributes:
       text: the action in words.
+      last: its steps of minigrid, in order; those at the end, where a way comes before.
       thing: that it is about, or None.
-      steps: of minigrid, in order; None where it cannot be done.
-      refusal: says why not; "" where it can be done.
+      way: gives the steps to the thing, or None where there is no way; it is asked late, as it
+        costs the most.
+      refused: says why it cannot be done, where that shows without a way.
     """
 
     text: str
+    last: tuple[int, ...] = ()
     thing: Thing | None = None
-    steps: tuple[int, ...] | None = None
-    refusal: str = ""
+    way: Callable[[Position], tuple[int, ...] | None] | None = None
+    refused: str = ""
+
+    @functools.cached_property
+    def steps(self) -> tuple[int, ...] | None:
+        """The steps of minigrid, in order; None where it cannot be done."""
+        if self.refused:
+            return None
+        if self.way is None:
+            return self.last
+        way = self.way(self.thing.position)
+        return None if way is None else way + self.last
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be done."""
+        return self.refused or f"You cannot {self.text}, as there is no path leading to it."
 
 
 def moves(view: View) -> dict[str, Move]:
@@ -64,26 +83,17 @@ def moves(view: View) -> dict[str, Move]:
     Those that cannot be done are there, too, where AgentBoard says why.
     """
     ways = Ways(view)
-    listed = [_step("turn left", LEFT), _step("turn right", RIGHT), _forward(view)]
+    listed = [Move("turn left", (LEFT,)), Move("turn right", (RIGHT,)), _forward(view)]
     if view.carrying is None:
-        loose = [thing for thing in view.things if thing.kind not in ("door", "goal")]
-        listed += [_reach("pickup", thing, ways, (PICKUP,)) for thing in loose]
+        loose = [thing for thing in view.things if thing.kind != "door"]
+        listed += [Move(f"pickup {t.label}", (PICKUP,), t, ways.to) for t in loose]
     listed.append(_drop(view))
-    for door in view.things:
-        if door.kind == "door":
-            listed += _door(door, view, ways)
-    for goal in view.things:
-        if goal.kind == "goal":
-            steps = ways.onto(goal.position)
-            why = "" if steps is not None else _no_way("go to the goal")
-            listed.append(Move("go to goal", goal, steps, why))
-    others = [thing for thing in view.things if thing.kind != "goal"]
-    listed += [_reach("go to", thing, ways) for thing in others]
-    listed.append(Move(CHECK, steps=()))
-    by_text = {}
-    for move in listed:  # the first "toggle" or "go to goal" counts
-        by_text.setdefault(move.text, move)
-    return by_text
+    for thing in view.things:
+        if thing.kind == "door":
+            listed += _door(thing, view, ways)
+    listed += [Move(f"go to {thing.label}", (), thing, ways.to) for thing in view.things]
+    listed.append(Move(CHECK))
+    return {move.text: move for move in listed}
 
 
 def normalised(action: str) -> str:
@@ -102,7 +112,7 @@ class Ways:
     def __init__(self, view: View):
         self._start: Pose = (view.position, view.heading)
         self._columns, self._rows = view.columns, view.rows
-        solid = {thing.position for thing in view.things if thing.kind not in ("door", "goal")}
+        solid = {thing.position for thing in view.things if thing.kind != "door"}
         self._blocked = view.walls | solid
 
     def to(self, position: Position) -> tuple[int, ...] | None:
@@ -124,16 +134,22 @@ class Ways:
 
     @functools.cached_property
     def _came_from(self) -> dict[Pose, tuple[Pose, int]]:
-        """The pose before each that can be reached, and the step; nearest poses come first."""
+        """The pose before each that can be reached, and the step; nearest poses come first.
+
+        Of ways equally long AgentBoard's is taken: a pose is closed when it is first visited,
+        and until then whoever comes by once more is the one before it.
+        """
         came_from = {self._start: (self._start, -1)}
+        visited = set()
         queue = collections.deque([self._start])
         while queue:
             pose = queue.popleft()
+            visited.add(pose)
             for step in (FORWARD, LEFT, RIGHT):
                 new = moved(pose, step)
                 (x, y), _ = new
                 inside = x in self._columns and y in self._rows
-                if inside and new not in came_from and new[0] not in self._blocked:
+                if inside and new not in visited and new[0] not in self._blocked:
                     came_from[new] = (pose, step)
                     queue.append(new)
         return came_from
@@ -155,62 +171,41 @@ class Ways:
         return nearest
 
 
-def _step(text: str, step: int) -> Move:
-    return Move(text, steps=(step,))
-
-
-def _no_way(what: str) -> str:
-    return f"You cannot {what}, as there is no path leading to it."
-
-
 def _forward(view: View) -> Move:
-    if view.barrier and view.barrier.ahead <= 1:
-        why = "There is a barrier in front of you, you can't move forward."
-        return Move("move forward", refusal=why)
-    return _step("move forward", FORWARD)
+    barred = view.barrier is not None and view.barrier.ahead <= 1
+    why = "There is a barrier in front of you, you can't move forward." if barred else ""
+    return Move("move forward", (FORWARD,), refused=why)
 
 
 def _drop(view: View) -> Move:
+    taken = front((view.position, view.heading)) in view.walls
+    taken |= any(thing.in_front and thing.kind != "door" for thing in view.things)
+    why = ""
     if view.carrying is None:
         why = "You cannot drop the object, as you are not carrying anything."
-        return Move("drop", refusal=why)
-    ahead = front((view.position, view.heading))
-    solid = [t for t in view.things if t.in_front and t.kind in ("box", "lava", "ball", "key")]
-    if solid or ahead in view.walls:
+    elif taken:
         why = "You cannot drop the object, as there is already an object in front of you."
-        return Move("drop", refusal=why)
-    return _step("drop", DROP)
-
-
-def _reach(verb: str, thing: Thing, ways: Ways, last: tuple[int, ...] = ()) -> Move:
-    """Go up to a thing, and then do what is `last`."""
-    text = f"{verb} {thing.label}"
-    steps = ways.to(thing.position)
-    if steps is None:
-        return Move(text, thing, refusal=_no_way(text))
-    return Move(text, thing, steps + last)
+    return Move("drop", (DROP,), refused=why)
 
 
 def _door(door: Thing, view: View, ways: Ways) -> list[Move]:
     through = f"go through {door.label}"
-    opening = f"toggle and {through}"
     colour, state, _ = door.name.split()
     if state == "open":
-        steps = ways.onto(door.position)
-        return [Move(through, door, steps, "" if steps is not None else _no_way(through))]
+        return [Move(through, (), door, ways.onto)]
+    why = ""
     if state == "locked":
         if view.carrying is None or view.carrying[1] != "key":
-            return [Move(opening, door, refusal=f"You cannot {opening}, {_NO_KEY}")]
-        if view.carrying[0] != colour:
-            return [Move(opening, door, refusal=f"You cannot {opening}, {_WRONG_KEY}")]
-    found = [_reach("toggle and go through", door, ways, (TOGGLE, FORWARD))]
+            why = "as you are not carrying a key."
+        elif view.carrying[0] != colour:
+            why = "as the color of the key you are carrying does not match the color of door."
+    opening = f"toggle and {through}"
+    if why:
+        return [Move(opening, thing=door, refused=f"You cannot {opening}, {why}")]
+    found = [Move(opening, (TOGGLE, FORWARD), door, ways.to)]
     if door.in_front:
-        found.append(Move("toggle", door, (TOGGLE,)))
+        found.append(Move("toggle", (TOGGLE,), door))
     if state == "closed":
         why = f"You cannot {through}, as it is closed. You should toggle it first."
-        found.append(Move(through, door, refusal=why))
+        found.append(Move(through, thing=door, refused=why))
     return found
-
-
-_NO_KEY = "as you are not carrying a key."
-_WRONG_KEY = "as the color of the key you are carrying does not match the color of door."

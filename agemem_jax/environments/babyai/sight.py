@@ -13,7 +13,7 @@ from agemem_jax.environments.babyai.simulator import COLOURS, HEADINGS
 
 Position = tuple[int, int]
 
-_KINDS = {2: "wall", 4: "door", 5: "key", 6: "ball", 7: "box", 8: "goal", 9: "lava"}
+_KINDS = {2: "wall", 4: "door", 5: "key", 6: "ball", 7: "box"}  # all that levels hold
 _STATES = ("open", "closed", "locked")
 
 
@@ -22,7 +22,7 @@ class Thing:
     """Something in sight.
 
     Attributes:
-      kind: "door", "key", "ball", "box", "goal", "lava" or "wall".
+      kind: "door", "key", "ball", "box" or "wall".
       name: its colour and kind, with the state of a door between them.
       number: tells things of one name apart; the nearest is 1.
       position: in the world.

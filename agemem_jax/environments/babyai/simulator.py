@@ -50,9 +50,9 @@ def world(level: str, seed: int) -> tuple[Any, Any]:
     """
     gymnasium, _ = _packages()
     level = _RENAMED.get(level, level)
-    if level not in gymnasium.registry:
+    if level not in gymnasium.registry or not level.startswith("BabyAI-"):
         raise ValueError(
-            f"minigrid has no level {level!r}; one is named as in BabyAI-GoToRedBallGrey-v0."
+            f"minigrid has no level {level!r} of BabyAI; one is named as in BabyAI-GoToRedBallGrey-v0."
         )
     with quiet():
         env = gymnasium.make(level, disable_env_checker=True).unwrapped
