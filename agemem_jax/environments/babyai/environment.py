@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agemem_jax.environments.babyai import simulator
-from agemem_jax.environments.babyai.moves import CHECK, NOT_UNDERSTOOD, Move, moves, normalised
+from agemem_jax.environments.babyai import moves, simulator
+from agemem_jax.environments.babyai.moves import CHECK, Move, normalised
 from agemem_jax.environments.babyai.sight import View, describe, look
 from agemem_jax.environments.protocol import Observation, Outcome
 
@@ -47,10 +47,10 @@ class BabyAI:
     rule: Literal["agentboard", "level"] = "agentboard"
 
     def __post_init__(self):
-        self._world: Any = None
+        self.world: Any = None
         self._image: np.ndarray | None = None
-        self._view: View | None = None
-        self._moves: dict[str, Move] | None = None
+        self.view: View | None = None
+        self._known_moves: dict[str, Move] | None = None
         self._unseen: list[str] = []
         self._last: Outcome | None = None
 
@@ -61,28 +61,33 @@ class BabyAI:
           ImportError: minigrid is not installed.
           ValueError: it has no such level.
         """
-        self._world, self._image = simulator.world(self.level, seed)
+        self.world, self._image = simulator.world(self.level, seed)
         self._unseen = list(self.subgoals)
         self._last = None
         self._look()
-        return Observation(describe(self._view), f"Goal: {self._world.mission}. {HOW_TO_ACT}")
+        return Observation(describe(self.view), f"Goal: {self.mission}. {HOW_TO_ACT}")
+
+    @property
+    def mission(self) -> str:
+        """The goal in the level's words, once it is reset."""
+        return self.world.mission
 
     def actions(self) -> list[str]:
         """The actions that can be done now."""
-        return [text for text, move in self._options().items() if move.steps is not None]
+        return [text for text, move in self.moves().items() if move.steps is not None]
 
     def step(self, action: str) -> Outcome:
         """What is seen after an action; once done, the last outcome again."""
         if self._last is not None and self._last.done:
             return self._last
         text = normalised(action)
-        move = self._options().get(text)
+        move = self.moves().get(text)
         if text == CHECK:
             return self._told("You can take the following actions: " + ", ".join(self.actions()))
         if not text:
             return self._told(NO_CHANGE, valid=False)
         if move is None:
-            return self._told(NOT_UNDERSTOOD, valid=False)
+            return self._told(moves.NOT_UNDERSTOOD, valid=False)
         if move.steps is None:
             return self._told(move.refusal, valid=False)
         if not move.steps:
@@ -99,14 +104,14 @@ class BabyAI:
 
         return expert.demonstration(self)
 
-    def _options(self) -> dict[str, Move]:
-        if self._moves is None:
-            self._moves = moves(self._view)
-        return self._moves
+    def moves(self) -> dict[str, Move]:
+        if self._known_moves is None:
+            self._known_moves = moves.moves(self.view)
+        return self._known_moves
 
     def _look(self):
-        self._view = look(self._world, self._image)
-        self._moves = None
+        self.view = look(self.world, self._image)
+        self._known_moves = None
 
     @property
     def _progress(self) -> float:
@@ -118,13 +123,13 @@ class BabyAI:
 
     def _do(self, steps: tuple[int, ...]) -> Outcome:
         for step in steps:
-            seen, reward, over, _, _ = self._world.step(step)
+            seen, reward, over, _, _ = self.world.step(step)
             changed = not np.array_equal(seen["image"], self._image)
             self._image = seen["image"]
             if not changed or (over and self.rule == "level"):
                 break
         self._look()
-        text = describe(self._view)
+        text = describe(self.view)
         solved = over and reward > 0
         if over:
             text += _COMPLETED if solved or self.rule == "agentboard" else _FAILED
