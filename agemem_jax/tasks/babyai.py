@@ -70,7 +70,7 @@ KNOWN = (
     "locked one needs the key of its colour."
 )
 
-_TOLD_SEEDS = range(5000, 5008)
+_TOLD_SEEDS = range(5000, 5016)
 _FIRST_TRAIN_SEED = 10_000
 _SHORT = 16  # actions; longer demonstrations are told where no other is among the first few
 
@@ -181,12 +181,8 @@ class _Episodes(Sequence):
             options["subgoals"] = list(self.patterns[index])
         rng = random.Random(f"babyai {self.split} {level} {seed}")
         past = _past(level, self.source.experiences, rng, self.source.rule)
-        others = [other for other in self.source.levels or LEVELS if other != level]
-        others = others or [other for other in LEVELS if other != level]
-        elsewhere = [
-            _past(rng.choice(others), 1, rng, self.source.rule)[0]
-            for _ in range(self.source.distractors)
-        ]
+        others = [other for other in LEVELS if other != level]
+        elsewhere = _elsewhere(others, self.source.distractors, rng, self.source.rule)
         return Task(
             task_id=f"babyai-{self.split}-{category(level)}-{seed}",
             goal=EnvironmentGoal(
@@ -231,17 +227,28 @@ class _Past:
 
 
 def _past(level: str, count: int, rng: random.Random, rule: str) -> list[_Past]:
-    """Different episodes of a level, short ones if there are such among those looked at."""
+    """Different episodes of a level; short ones, if there are such among the first few.
+
+    Fewer than `count` where the bot that plays them finds fewer ways to the goal.
+    """
     found: list[_Past] = []
-    for seed in rng.sample(_TOLD_SEEDS, len(_TOLD_SEEDS)) if count else ():
+    for looked_at, seed in enumerate(rng.sample(_TOLD_SEEDS, len(_TOLD_SEEDS))):
+        short = sum(len(each.actions) <= _SHORT for each in found)
+        if short >= count or (len(found) >= count and looked_at >= count + 2):
+            break
         episode = _played(level, seed, rule)
         found += [] if episode is None else [episode]
-        if sum(len(each.actions) <= _SHORT for each in found) >= count:
-            break
-    if len(found) < count:
-        raise ValueError(f"babyai: {count} episodes of {level} could not be shown.")
     short_first = sorted(found, key=lambda each: max(len(each.actions), _SHORT))
     return short_first[:count]
+
+
+def _elsewhere(levels: Sequence[str], count: int, rng: random.Random, rule: str) -> list[_Past]:
+    """One episode of each of some levels."""
+    found: list[_Past] = []
+    for level in rng.sample(levels, len(levels)):
+        if len(found) < count:
+            found += _past(level, 1, rng, rule)
+    return found
 
 
 @functools.lru_cache(maxsize=4096)
