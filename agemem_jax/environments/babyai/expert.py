@@ -103,7 +103,7 @@ class _Player:
 
     def end(self) -> list[str] | None:
         """What was played, or None where it does not reach the goal."""
-        if not self.played:  # the goal is reached, which only shows after a step
+        if not self.won:  # where the goal is reached, but only shows after one more action
             all(self.play(action) for action in _LOOK_ROUND)
         return self.played if self.won else None
 
