@@ -2,4 +2,9 @@
 
 from agemem_jax.plugins.registry import Registry
 
-ENVIRONMENTS = Registry("environment", {})
+ENVIRONMENTS = Registry(
+    "environment",
+    {
+        "babyai": "agemem_jax.environments.babyai:BabyAI",
+    },
+)
