@@ -19,7 +19,7 @@ class EpisodeConfig:
       max_messages: Stage 1 takes at most this many messages (N_max of Stage 1); what is
         left out becomes an event.
       max_rounds: N_max of Stage 3 for a question. In an environment, whose goal limits the
-        actions, it limits the responses without one.
+        actions, it limits the responses without one between two of them.
       rounds_per_message: actions the policy has for one message of Stages 1 and 2.
       max_calls: calls of one response that are run; the others are answered with an error.
         A policy that behaves makes one, or one for each fact of a message.

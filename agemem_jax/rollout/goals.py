@@ -53,7 +53,8 @@ def answer_question(goal: Question, episode: "Episode") -> Play:
 def act_in_environment(goal: EnvironmentGoal, episode: "Episode") -> Play:
     """The goal, then actions until the environment ends or has seen `goal.max_steps` of them.
 
-    Responses without an action, such as calls of the memory, are limited by `max_rounds`.
+    It ends, too, with `max_rounds` responses in a row that hold no action, as calls of the
+    memory do.
     """
     seen = yield EnvironmentRequest("reset", goal, (goal.seed,))
     text = yield from episode.with_step_retrieval(
@@ -62,14 +63,14 @@ def act_in_environment(goal: EnvironmentGoal, episode: "Episode") -> Play:
     episode.show("user", text, Kind.QUERY)
     episode.show("user", seen.text, Kind.OBSERVATION)
     episode.interaction = interaction = Interaction(goal)
-    idle = episode.config.max_rounds
-    while not interaction.ended and idle > 0:
+    idle = 0
+    while not interaction.ended and idle < episode.config.max_rounds:
         before = interaction.actions
         last = interaction.actions + 1 == goal.max_steps
         answer = yield from episode.act(again=not last)
         if answer is not None:
             episode.show("user", prompts.error_text(_NO_END), Kind.TOOL_RESULT)
-        idle -= interaction.actions == before
+        idle = idle + 1 if interaction.actions == before else 0
     if not interaction.outcome.done:
         rounds = interaction.actions
         episode.events.append(RoundLimitEvent(stage=3, step=episode.step - 1, rounds=rounds))

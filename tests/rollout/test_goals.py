@@ -77,8 +77,9 @@ def test_experience_is_stored_and_helps_in_an_environment_that_comes_later(chat,
 
 
 def test_the_goal_stays_in_sight_whatever_is_removed(chat, store, config):
+    lenient = dataclasses.replace(config, stages=(3,), filter_threshold=0.4, max_rounds=3)
     _, requests = play(
-        chat, store, dataclasses.replace(config, stages=(3,), filter_threshold=0.4), GO, GO,
+        chat, store, lenient, GO, GO,
         call("Filter_context", criteria="Room has grey walls and no door"),
         call("Summary_context", span="all"), "Two rooms were passed.", GO, task=corridor(),
     )  # fmt: skip
@@ -116,7 +117,7 @@ def test_an_environment_has_seen_enough_after_its_limit_of_actions(chat, store, 
 def test_replies_without_an_action_are_limited_by_the_rounds(chat, store, config):
     config = dataclasses.replace(config, stages=(3,))
     look = call("Retrieve_memory", query="goal")
-    played, _ = play(chat, store, config, look, GO, answer("done"), task=corridor())
+    played, _ = play(chat, store, config, look, GO, look, answer("done"), task=corridor())
     assert played.outcome.actions == 1 and played.outcome.score == 0.0
 
 

@@ -80,7 +80,7 @@ def test_entries_retrieved_at_each_step_count_for_relevance_and_are_no_calls(
     trajectory, _ = play(chat, store, config, STORED, NOTED, NOTED, NOTED, answer("Oslo"))
     (reward,) = compute_rewards([trajectory], RewardConfig(), OfflineJudge())
     assert reward.parts["relevance"] == relevance
-    counts = count_calls(trajectory.events)
+    counts = count_calls(trajectory)
     assert (counts.calls, counts.by_tool["Retrieve_memory"]) == (1, 0)
 
 
