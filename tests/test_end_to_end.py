@@ -257,11 +257,11 @@ def test_an_evaluation_goes_on_where_it_was_stopped_and_keeps_what_others_found(
     workdir = shutil.copytree(finished, tmp_path / "evaluated")
     play, played = Evaluator.run, []
 
-    def stop_in_the_second(self, method, check):
-        played.append(method.name)
+    def stop_in_the_second(self, method, episodes, check):
+        played.append(method.title)
         if len(played) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return play(self, method, check)
+        return play(self, method, episodes, check)
 
     monkeypatch.setattr(Evaluator, "run", stop_in_the_second)
     arguments = (f"--workdir={workdir}", "--show=1")
@@ -272,7 +272,7 @@ def test_an_evaluation_goes_on_where_it_was_stopped_and_keeps_what_others_found(
 
     run_main(evaluate.main, *arguments)
     assert played == [
-        "no_memory", "agemem_norl_rag", "agemem_norl_rag", "agemem_rag", "agemem_norl", "agemem",
+        "No-Memory", "AgeMem-noRL-RAG", "AgeMem-noRL-RAG", "AgeMem-RAG", "AgeMem-noRL", "AgeMem",
     ]  # fmt: skip
     every = ["No-Memory", "AgeMem-noRL-RAG", "AgeMem-RAG", "AgeMem-noRL", "AgeMem"]
     assert titles(workdir) == every

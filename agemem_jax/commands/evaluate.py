@@ -2,17 +2,20 @@
 
     agemem-evaluate --workdir=runs/a --methods=agemem_norl,agemem
     agemem-evaluate --workdir=runs/untrained --config=quickstart
+    agemem-evaluate --workdir=runs/a --source=babyai --source=locomo --tasks=20 \\
+        --methods=random,expert,agemem
 
 Reads the configuration and the checkpoints of the training run in the work directory, or,
 where there is none, the configuration that --config names: then it evaluates the backbone as
 it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
---judge.base_url=... --judge.model=...  Prints two tables and writes evaluation.json,
-evaluation.csv, learning_curve.png and trajectories.md.
+--judge.base_url=... --judge.model=...  Other tasks than the run's are played with --source, as
+often as there are such. Prints tables and writes evaluation.json, evaluation.csv,
+learning_curve.png and trajectories.md.
 
-Results are kept by method and settings in the folder evaluation/ of the work directory, each as
-it is there: the same command goes on with what is missing after SIGTERM or Ctrl-C (status 75),
-and prints what is known already; other methods and settings come beside it. --again plays
-everything anew.
+Results are kept by method and settings in the folder evaluation/ of the work directory, each
+episode as it ends: the same command goes on with what is missing, whatever ended the one before
+(SIGTERM and Ctrl-C do with status 75), and prints what is known already; other methods, tasks and
+settings come beside it. --again plays everything anew.
 """
 
 import dataclasses
@@ -28,7 +31,8 @@ from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
-from agemem_jax.methods.registry import METHODS, Method, find_methods
+from agemem_jax.methods.registry import COMPARED, METHODS, Method, find_methods
+from agemem_jax.tasks.registry import SOURCES, TaskConfig
 from agemem_jax.training import run_config, run_record
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.metrics import read_metrics
@@ -36,7 +40,13 @@ from agemem_jax.training.run_config import RunConfig
 
 _METHODS = flags.DEFINE_list(
     "methods", None, "Methods to compare, in this order, each by name or package.module:attribute; "
-    f"default: all that there are weights for, of {', '.join(METHODS.names)}.",
+    f"default: all that there are weights for, of {', '.join(COMPARED)}; there are also "
+    f"{', '.join(name for name in METHODS.names if name not in COMPARED)}.",
+)  # fmt: skip
+_SOURCES = flags.DEFINE_multi_string(
+    "source", [], "Where tasks come from instead of the run's source: by name or "
+    "package.module:attribute, with options as in 'babyai(data_dir=\"data\")'; may be repeated. "
+    f"There are {', '.join(SOURCES.names)}.",
 )  # fmt: skip
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
@@ -61,19 +71,37 @@ def main(argv):
     interruption = Interruption()
     with cli.stoppable(interruption):
         evaluator = Evaluator(config, workdir)
-        interruption.begin(lambda: True)  # every method is saved as it ends
-        results = _evaluate(evaluator, methods, Records(workdir), interruption)
-    title = (
-        f"{config.tasks.name} {config.tasks.held_out_split}, {config.backbone}, seed {config.seed}"
-    )
-    for table in reports.render_tables(results, title):
-        rich.print(table)
+        evaluators = [evaluator.on(tasks) for tasks in _sources(config)] or [evaluator]
+        interruption.begin(lambda: True)  # every episode is kept as it ends
+        try:
+            results = {
+                _title(each.config): _evaluate(each, methods, Records(workdir), interruption)
+                for each in evaluators
+            }
+        finally:
+            evaluator.close()
+    for title, measures in results.items():
+        for table in reports.render_tables(measures, title):
+            rich.print(table)
+    if len(results) > 1:
+        rich.print(reports.render_overview(results))
     if (workdir / "metrics.jsonl").exists():
         metrics = read_metrics(workdir / "metrics.jsonl")
         reports.write_learning_curve(
             workdir / "learning_curve.png", metrics, tuple(config.rewards.components)
         )
     rich.print(f"Wrote evaluation.json, .csv, trajectories.md and the curve to {workdir}")
+
+
+def _title(config: RunConfig) -> str:
+    tasks = config.tasks
+    return f"{tasks.name} {tasks.held_out_split}, {config.backbone}, seed {config.seed}"
+
+
+def _sources(config: RunConfig) -> list[TaskConfig]:
+    """The tasks that --source asks for."""
+    size = config.tasks.eval_size
+    return [TaskConfig(source, eval_size=size) for source in _SOURCES.value]
 
 
 def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
@@ -101,7 +129,7 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
 
 def _methods(trained: bool) -> dict[str, Method]:
     """The methods asked for; without a training run, those that need none."""
-    known = find_methods(METHODS.names)
+    known = find_methods(COMPARED)
     if _METHODS.value is None:
         return {name: m for name, m in known.items() if trained or not m.trained}
     methods = find_methods(_METHODS.value)
@@ -127,15 +155,18 @@ def _evaluate(
         settings = evaluator.settings(method)
         record = None if _AGAIN.value else records.find(name, settings)
         if record is None:
-            logging.info("Playing %s", method.title)
-            played = evaluator.run(method, interruption.check)
+            logging.info("Playing %s on %s", method.title, evaluator.config.tasks.name)
+            records.set_old_results_aside()
+            episodes = records.episodes(name, settings)
+            if _AGAIN.value:
+                episodes.forget()
+            played = evaluator.run(method, episodes, interruption.check)
             pairs = list(zip(played.trajectories, played.rewards, strict=True))
             record = Record(
                 name, method.title, settings, played.measures,
                 tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
                 trajectories=reports.render_trajectories(pairs[: _SHOW.value]),
             )  # fmt: skip
-            records.set_old_results_aside()
             records.write(record)
         else:
             logging.info("%s is known already; --again plays it anew.", method.title)

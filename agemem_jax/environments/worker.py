@@ -53,7 +53,12 @@ class Host:
         method = getattr(self._environment, do, None)
         if method is None:
             return None
-        return checked(do, method(*arguments))
+        try:
+            return checked(do, method(*arguments))
+        except LookupError:
+            if do != "demonstration":
+                raise
+            return []  # nobody knows how to reach the goal
 
     def close(self) -> None:
         """Gives back what the environment holds."""

@@ -1,5 +1,6 @@
 """Plays held-out tasks with each method under test and measures what came out."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -13,6 +14,7 @@ import jax
 from absl import logging
 
 from agemem_jax.evaluation.metrics import Measures, measure
+from agemem_jax.evaluation.records import Episodes
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
@@ -20,6 +22,9 @@ from agemem_jax.rewards.memory_reward import memory_qualities
 from agemem_jax.rewards.total import Reward, ask_ahead, compute_rewards
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.tasks.pipeline import TaskSource
+from agemem_jax.tasks.registry import TaskConfig
+from agemem_jax.tasks.task import Task
 from agemem_jax.training import components, run_record
 from agemem_jax.training.policy import describe_weights, restore_weights
 from agemem_jax.training.run_config import RunConfig
@@ -55,7 +60,20 @@ class Evaluator:
         )
         source = config.tasks.load(config.tasks.held_out_split)
         self._player = components.build_player(config, self._backbone, self._mesh, source)
-        self._tasks = [source[i] for i in range(min(config.tasks.eval_size, len(source)))]
+        self._tasks = _first(source, config)
+
+    def on(self, tasks: TaskConfig) -> "Evaluator":
+        """An evaluator of the same policy on other tasks; it compiles nothing again."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, tasks=tasks)
+        source = tasks.load(tasks.held_out_split)
+        other._player = self._player.playing(components.goals_of(source))
+        other._tasks = _first(source, other.config)
+        return other
+
+    def close(self) -> None:
+        """Ends the processes of environments."""
+        self._player.environments.close()
 
     def weights(self, trained: bool) -> Weights:
         """The policy's weights before or after reinforcement learning."""
@@ -84,22 +102,39 @@ class Evaluator:
             "weights": describe_weights(config, self.workdir, trained=method.trained),
         }
 
-    def run(self, method: Method, check: Callable[[], None] = lambda: None) -> Played:
-        """Plays every task once; an exception that `check` raises between two ticks ends it.
+    def run(
+        self, method: Method, episodes: Episodes, check: Callable[[], None] = lambda: None
+    ) -> Played:
+        """Plays every task once, but those that `episodes` knows already.
+
+        An exception that `check` raises between two ticks ends it; what has ended until then is
+        kept in `episodes`.
 
         Raises:
           ValueError: every episode failed.
         """
         config = self.config
-        key = jax.random.key(config.evaluation.seed)
-        rollouts = [
-            Rollout(task, jax.random.fold_in(key, index)) for index, task in enumerate(self._tasks)
-        ]
-        played = self._player.play(
-            self.weights(method.trained), rollouts, method.rules(self._player, config.episode),
-            config.evaluation.temperature, check,
-            functools.partial(ask_ahead, config=config.rewards, judge=self._judge),
-        )  # fmt: skip
+        ask = functools.partial(ask_ahead, config=config.rewards, judge=self._judge)
+        known = episodes.known(self._tasks)
+        for index, trajectory in known.items():
+            ask(index, trajectory)
+        left = [index for index in range(len(self._tasks)) if index not in known]
+        if known:
+            logging.info("%d episodes are there already, %d are left", len(known), len(left))
+
+        def keep(place: int, trajectory: Trajectory) -> None:
+            episodes.add(left[place], trajectory)
+            ask(place, trajectory)
+
+        if left:
+            key = jax.random.key(config.evaluation.seed)
+            rollouts = [Rollout(self._tasks[i], jax.random.fold_in(key, i)) for i in left]
+            new = self._player.play(
+                self.weights(method.trained), rollouts, method.rules(self._player, config.episode),
+                config.evaluation.temperature, check, keep,
+            )  # fmt: skip
+            known |= dict(zip(left, new, strict=True))
+        played = [known[index] for index in range(len(self._tasks))]
         trajectories, faults = split_failed(played, method.title)
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
         qualities = memory_qualities(trajectories, self._judge)
@@ -108,6 +143,11 @@ class Evaluator:
         )
         measures = dataclasses.replace(measures, judge=self._judge.take_counts())
         return Played(measures, trajectories, rewards, faults)
+
+
+def _first(source: TaskSource, config: RunConfig) -> list[Task]:
+    """The tasks that are evaluated."""
+    return [source[index] for index in range(min(config.tasks.eval_size, len(source)))]
 
 
 def split_failed(

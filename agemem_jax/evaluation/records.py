@@ -1,7 +1,8 @@
 """What evaluations found, kept by method and settings.
 
 Each method writes a file of its own as it ends, `evaluation/<method>-<settings>.json` in the
-work directory, with its trajectories beside it; `evaluation.json`, `evaluation.csv` and
+work directory; each episode is kept beside it as soon as it ends, as a line of
+`<method>-<settings>.episodes.jsonl`; `evaluation.json`, `evaluation.csv` and
 `trajectories.md` are made of all that are there. So an evaluation that was interrupted goes on
 with what is missing, and one with other methods or settings adds to what was found before.
 """
@@ -15,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.rollout import trajectory_json
+from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.tasks.task import Task
 
 _OLD = "evaluation_of_an_earlier_version.json"
 
@@ -70,6 +74,11 @@ class Records:
             order.setdefault(_digest(_shared(record.settings)), len(order))
         return sorted(records, key=lambda record: order[_digest(_shared(record.settings))])
 
+    def episodes(self, method: str, settings: Mapping[str, Any]) -> "Episodes":
+        """The episodes of `method` under `settings`, those that were played already included."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Episodes(self._path(method, settings).with_suffix(".episodes.jsonl"))
+
     def set_old_results_aside(self) -> None:
         """Results of an earlier version, which kept no records, would be written over."""
         path = self._workdir / "evaluation.json"
@@ -78,6 +87,35 @@ class Records:
 
     def _path(self, method: str, settings: Mapping[str, Any]) -> pathlib.Path:
         return self._folder / f"{method}-{_digest(settings)}.json"
+
+
+class Episodes:
+    """The trajectories of one method under one set of settings, a line for each."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+
+    def forget(self) -> None:
+        """All are to be played anew."""
+        self._path.unlink(missing_ok=True)
+
+    def known(self, tasks: Sequence[Task]) -> dict[int, Trajectory]:
+        """What was played already, by the place of the task; failed ones are played again."""
+        found = {}
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        for line in lines:
+            try:
+                index, trajectory = trajectory_json.from_line(line, dict(enumerate(tasks)))
+            except (ValueError, KeyError, TypeError):
+                continue  # cut off, or of an earlier version
+            if trajectory.fault is None:
+                found[index] = trajectory
+        return found
+
+    def add(self, index: int, trajectory: Trajectory) -> None:
+        """Keeps an episode that has ended."""
+        with self._path.open("a") as file:
+            file.write(trajectory_json.to_line(index, trajectory) + "\n")
 
 
 def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,22 @@ def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_tabl
     return [scores, *_by_category(results, shown), costs, rewards]
 
 
+def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table.Table:
+    """One figure in percent for each method and set of tasks: J or success, by what these are.
+
+    Args:
+      results: measures by method, by the title of the tasks, which begins with their source.
+    """
+    table = _table("J, or success, by tasks", tuple(title.split()[0] for title in results))
+    for method in dict.fromkeys(name for measures in results.values() for name in measures):
+        cells = []
+        for measures in results.values():
+            estimates = measures[method].estimates if method in measures else {}
+            cells.append(_percent(estimates, "j" if "j" in estimates else "success", True))
+        table.add_row(method, *cells)
+    return table
+
+
 def _by_category(results: Mapping[str, Measures], shown: Sequence[str]) -> list[rich_table.Table]:
     if not any(m.categories for m in results.values()):
         return []

@@ -2,6 +2,7 @@
 
 | method | weights | what it may do |
 |---|---|---|
+| random, expert | none | any listed action or name; what the environment demonstrates, the answer |
 | no_memory | before RL | answers from the Stage 2 and 3 context; no tools, nothing kept |
 | agemem_norl_rag | before RL | memory tools; retrieval at each step instead of context tools |
 | agemem_rag | after RL | the same |
@@ -20,6 +21,8 @@ from agemem_jax.rollout.player import Player
 METHODS = Registry(
     "method",
     {
+        "random": "agemem_jax.methods.scripted:RANDOM",
+        "expert": "agemem_jax.methods.scripted:EXPERT",
         "no_memory": "agemem_jax.methods.agemem:NO_MEMORY",
         "agemem_norl_rag": "agemem_jax.methods.agemem:AGEMEM_NORL_RAG",
         "agemem_rag": "agemem_jax.methods.agemem:AGEMEM_RAG",
@@ -27,6 +30,10 @@ METHODS = Registry(
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
     },
 )
+
+
+# What an evaluation compares where nobody asks for others: the paper's.
+COMPARED = ("no_memory", "agemem_norl_rag", "agemem_rag", "agemem_norl", "agemem")
 
 
 class Method(Protocol):

@@ -36,8 +36,9 @@ class Reward:
         return {"total": self.total, **self.components, **self.parts}
 
 
-def ask_ahead(trajectory: Trajectory, config: RewardConfig, judge: Judge) -> None:
+def ask_ahead(index: int, trajectory: Trajectory, *, config: RewardConfig, judge: Judge) -> None:
     """Tells the judge what `compute_rewards` will ask about an episode that has ended."""
+    del index  # of the episode, which a driver tells
     if trajectory.fault is not None:
         return
     asked = _questions(trajectory, config.build())

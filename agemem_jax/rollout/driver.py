@@ -9,6 +9,7 @@ KV cache for an episode's whole life.
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -109,7 +110,7 @@ def run_episodes(
     backend: Backend,
     environments: EnvironmentPool | None = None,
     check: Callable[[], None] = lambda: None,
-    on_end: Callable[[Trajectory], None] = lambda trajectory: None,
+    on_end: Callable[[int, Trajectory], None] = lambda index, trajectory: None,
 ) -> list[Trajectory]:
     """Plays all rollouts and returns their trajectories in the same order.
 
@@ -123,13 +124,15 @@ def run_episodes(
       backend: what answers generations.
       environments: where tasks have environments to act in; by default a pool of this call.
       check: called between ticks; an exception that it raises ends everything.
-      on_end: called with each trajectory as soon as its episode has ended.
+      on_end: called with each trajectory as soon as its episode has ended, and its place among
+        the rollouts.
     """
     trajectories: list[Trajectory | None] = [None] * len(rollouts)
     queue = list(range(len(rollouts)))[::-1]
     active: dict[int, _Active] = {}
     generating: set[int] = set()
     calls = HostCalls()
+    began = time.monotonic()
     own = environments is None
     environments = EnvironmentPool() if own else environments
 
@@ -161,10 +164,16 @@ def run_episodes(
             trajectories[entry.index] = ended
             del active[slot]
             environments.release(slot, broken=ended.fault is not None)
-            on_end(ended)
+            on_end(entry.index, ended)
             done = len(rollouts) - len(queue) - len(active)
+            left = (time.monotonic() - began) / done * (len(rollouts) - done) / 60
             logging.log_every_n_seconds(
-                logging.INFO, "Played %d of %d episodes", 30, done, len(rollouts)
+                logging.INFO,
+                "Played %d of %d episodes, %.1f min left",
+                30,
+                done,
+                len(rollouts),
+                left,
             )
 
     try:

@@ -1,5 +1,6 @@
 """Plays tasks with a policy: engine, memory store and episode rules put together."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import jax
@@ -55,6 +56,12 @@ class Player:
         self._goals = tuple(goals)
         self._dropping: set[str] = set()
 
+    def playing(self, goals: Sequence[Goal]) -> "Player":
+        """The same player where tasks have other kinds of goals."""
+        other = copy.copy(self)
+        other._goals = tuple(goals)
+        return other
+
     def rules(self, episode: EpisodeConfig) -> EpisodeRules:
         """The rules of an episode as this player's policy reads them."""
         return EpisodeRules(episode, self.chat, self._goals, self._dropping)
@@ -66,9 +73,10 @@ class Player:
         rules: Rules,
         temperature: float,
         check: Callable[[], None] = lambda: None,
-        on_end: Callable[[Trajectory], None] = lambda trajectory: None,
+        on_end: Callable[[int, Trajectory], None] = lambda index, trajectory: None,
     ) -> list[Trajectory]:
-        """One trajectory per rollout, in the same order; `on_end` gets each when it has ended.
+        """One trajectory per rollout, in the same order; `on_end` gets each with its place when it
+        has ended.
 
         An exception that `check` raises between two ticks drops them all.
         """

@@ -17,6 +17,10 @@ SOURCES = Registry(
     {
         "multihop": "agemem_jax.tasks.multihop:MultihopTasks",
         "hotpotqa": "agemem_jax.tasks.hotpotqa.source:HotpotQATasks",
+        "alfworld": "agemem_jax.tasks.alfworld:ALFWorldTasks",
+        "scienceworld": "agemem_jax.tasks.scienceworld:ScienceWorldTasks",
+        "babyai": "agemem_jax.tasks.babyai:BabyAITasks",
+        "pddl": "agemem_jax.tasks.pddl:PDDLTasks",
         "locomo": "agemem_jax.tasks.locomo:LoCoMoTasks",
         "jsonl": "agemem_jax.tasks.jsonl:JsonLinesTasks",
         "hf": "agemem_jax.tasks.hf_dataset:HFDatasetTasks",

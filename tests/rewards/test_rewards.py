@@ -419,8 +419,9 @@ def test_what_is_told_when_an_episode_ends_is_what_is_asked_later():
     ]  # fmt: skip
     judge = ListeningJudge()
     for each in trajectories:
-        ask_ahead(each, RewardConfig(), judge)
-    ask_ahead(Trajectory.failed(TASK, "an environment crashed"), RewardConfig(), judge)
+        ask_ahead(0, each, config=RewardConfig(), judge=judge)
+    failed = Trajectory.failed(TASK, "an environment crashed")
+    ask_ahead(0, failed, config=RewardConfig(), judge=judge)
     compute_rewards(trajectories, RewardConfig(), judge)
     assert len(judge.told) == 4
     assert sorted(map(repr, judge.told)) == sorted(map(repr, judge.asked))

@@ -100,10 +100,10 @@ def test_a_trajectory_is_handed_out_when_its_episode_ends(chat, store):
     rules = EpisodeRules(EpisodeConfig(stages=(3,), prompt_style="compact"), chat)
     ended = []
 
-    def note(trajectory):
-        ended.append((trajectory, len(backend.requests)))
+    def note(index, trajectory):
+        ended.append((index, trajectory, len(backend.requests)))
 
     rollouts = [Rollout(TASK, jax.random.key(0))] * 3
     played = run_episodes(rollouts, rules, store, backend, on_end=note)
-    assert [trajectory for trajectory, _ in ended] == played
-    assert [requests for _, requests in ended] == [1, 2, 3]  # one slot: one after the other
+    assert [(index, trajectory) for index, trajectory, _ in ended] == list(enumerate(played))
+    assert [requests for *_, requests in ended] == [1, 2, 3]  # one slot: one after the other

@@ -1,0 +1,71 @@
+"""Trajectories as lines of JSON: what was said and what happened, not what is trained on."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from agemem_jax.protocol import events
+from agemem_jax.protocol.events import RetrievedEntry
+from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
+from agemem_jax.tasks.task import Task
+
+_EVENTS = {kind.__name__: kind for kind in typing.get_args(events.Event)}
+
+
+def to_line(index: int, trajectory: Trajectory) -> str:
+    """One line without its newline.
+
+    Args:
+      index: the place of the task among those that are played.
+      trajectory: of the episode.
+    """
+    return json.dumps(
+        {
+            "index": index,
+            "task": trajectory.task.task_id,
+            "fault": trajectory.fault,
+            "tools": trajectory.tools,
+            "prompt_tokens": trajectory.prompt_tokens,
+            "memory": trajectory.memory,
+            "events": [{"event": type(e).__name__, **dataclasses.asdict(e)} for e in
+                       trajectory.events],
+            "transcript": [dataclasses.asdict(entry) for entry in trajectory.transcript],
+        },
+        ensure_ascii=False,
+    )  # fmt: skip
+
+
+def from_line(line: str, tasks: Mapping[int, Task]) -> tuple[int, Trajectory]:
+    """The inverse of `to_line`; the trajectory has no segments.
+
+    Args:
+      line: the text.
+      tasks: by their place.
+
+    Raises:
+      ValueError, KeyError, TypeError: it is no such line, or one of another task.
+    """
+    values = json.loads(line)
+    index = values["index"]
+    task = tasks[index]
+    if task.task_id != values["task"]:
+        raise ValueError(f"Episode {index} is of task {values['task']}, not {task.task_id}.")
+    return index, Trajectory(
+        task=task,
+        segments=[],
+        events=[_event(each) for each in values["events"]],
+        transcript=[TranscriptEntry(**entry) for entry in values["transcript"]],
+        prompt_tokens=values["prompt_tokens"],
+        memory=values["memory"],
+        tools=tuple(values["tools"]),
+        fault=values["fault"],
+    )
+
+
+def _event(values: dict[str, Any]) -> events.Event:
+    fields = {name: value for name, value in values.items() if name != "event"}
+    if "retrieved" in fields:
+        fields["retrieved"] = tuple(RetrievedEntry(**entry) for entry in fields["retrieved"])
+    return _EVENTS[values["event"]](**fields)
