@@ -2,4 +2,4 @@
 
 from agemem_jax.plugins.registry import Registry
 
-ENVIRONMENTS = Registry("environment", {})
+ENVIRONMENTS = Registry("environment", {"pddl": "agemem_jax.environments.pddl.environment:PDDL"})
