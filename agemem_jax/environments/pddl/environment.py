@@ -10,7 +10,7 @@ import pathlib
 
 from agemem_jax.environments.pddl import experts
 from agemem_jax.environments.pddl.model import Model, State
-from agemem_jax.environments.pddl.texts import Fact, read_problem
+from agemem_jax.environments.pddl.texts import read_problem
 from agemem_jax.environments.pddl.wording import key, wording_of
 from agemem_jax.environments.protocol import Observation, Outcome
 

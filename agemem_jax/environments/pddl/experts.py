@@ -77,9 +77,8 @@ def blocks(problem: Problem) -> list[Fact]:
             return False
         # What shall carry a certain block, or shall be clear, must not carry another.
         carries = [b for b, on in wanted.items() if on == under]
-        if under is not None and (
-            carries and carries != [block] or ("clear", under) in problem.goal
-        ):
+        blocked = ("clear", under) in problem.goal or carries not in ([], [block])
+        if under is not None and blocked:
             return False
         return under is None or is_right(under)
 

@@ -163,9 +163,7 @@ def _sections(expression: list, what: str, needed: tuple[str, ...]) -> dict[str,
         if isinstance(part, list) and part and isinstance(part[0], str)
     }
     for name in needed:
-        if name not in sections or (
-            not name.endswith("s") and name != ":init" and not sections[name]
-        ):
+        if name not in sections or not (sections[name] or name in (":objects", ":init")):
             raise ValueError(f"{what} has no ({name} ...).")
     return sections
 

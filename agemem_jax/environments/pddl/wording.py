@@ -65,8 +65,7 @@ class Wording:
 
     def goal(self, goal: Iterable[Fact]) -> str:
         """The sentence that states a goal."""
-        told = self.tell(goal)
-        return f"Goal: {told}"
+        return f"Goal: {self.tell(goal)}"
 
     def action(self, action: Fact) -> str:
         """The text of a ground action, as `step` takes it."""
@@ -103,12 +102,12 @@ def key(text: str, names: frozenset[str]) -> str:
 
 def natural(fact: Fact) -> tuple:
     """A key that sorts shot2 before shot10."""
-    return tuple(
-        tuple(
-            (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", word)
-        )
-        for word in fact
-    )
+
+    def parts(word: str) -> tuple:
+        split = re.split(r"(\d+)", word)
+        return tuple((int(part), "") if part.isdigit() else (-1, part) for part in split)
+
+    return tuple(parts(word) for word in fact)
 
 
 def wording_of(domain: str) -> Wording:
