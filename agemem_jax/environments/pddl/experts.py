@@ -28,7 +28,7 @@ def gripper(problem: Problem) -> list[Fact]:
     where = {fact[1]: fact[2] for fact in problem.init if fact[0] == "at"}
     target = {fact[1]: fact[2] for fact in problem.goal if fact[0] == "at"}
     free = [name for name in problem.objects if ("free", name) in problem.init]
-    held: dict[str, str] = {f[1]: f[2] for f in problem.init if f[0] == "carry"}
+    held: dict[str, str] = {f[1]: f[2] for f in sorted(problem.init) if f[0] == "carry"}
     end = next((fact[1] for fact in problem.goal if fact[0] == "at-robby"), None)
     actions: list[Fact] = []
     order = [name for name in problem.objects if name in where or name in held]
@@ -113,7 +113,7 @@ def _height(block: str, below: dict[str, str]) -> int:
 def barman(problem: Problem) -> list[Fact]:
     """Mixes each cocktail with the glass that it is for, then fills what holds an ingredient."""
     hand, other = problem.of_type("hand")[:2]
-    gives = {fact[2]: fact[1] for fact in problem.init if fact[0] == "dispenses"}
+    gives = {fact[2]: fact[1] for fact in sorted(problem.init) if fact[0] == "dispenses"}
     first = {fact[1]: fact[2] for fact in problem.init if fact[0] == "cocktail-part1"}
     second = {fact[1]: fact[2] for fact in problem.init if fact[0] == "cocktail-part2"}
     above = {fact[1]: fact[2] for fact in problem.init if fact[0] == "next"}
@@ -211,7 +211,9 @@ class _Garage:
         """Does what the goal asks of a hub: a wheel on it or off it, its nuts fast or tight."""
         now = next((f[1] for f in self.facts if f[0] == "on" and f[2] == hub), None)
         wanted = next((f[1] for f in self.goal if f[0] == "on" and f[2] == hub), None)
-        nuts = next((f[1] for f in self.facts if f[0] in ("tight", "loose") and f[2] == hub), None)
+        nuts = next(
+            (f[1] for f in sorted(self.facts) if f[0] in ("tight", "loose") and f[2] == hub), None
+        )
         tight = next((f[1] for f in self.goal if f[0] == "tight" and f[2] == hub), None)
         stored = any(f[0] in ("in", "have") and f[1] == now for f in self.goal)
         if now != wanted if wanted else stored:

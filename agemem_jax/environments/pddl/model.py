@@ -26,12 +26,15 @@ def _library() -> types.SimpleNamespace:
     """
     try:
         from unified_planning.engines.sequential_simulator import UPSequentialSimulator
+        from unified_planning.exceptions import UPInvalidActionError
         from unified_planning.io import PDDLReader
     except ImportError as error:
         raise ImportError(
             "PDDL needs the package unified-planning: pip install -r requirements-benchmarks.txt."
         ) from error
-    return types.SimpleNamespace(reader=PDDLReader, simulator=UPSequentialSimulator)
+    return types.SimpleNamespace(
+        reader=PDDLReader, simulator=UPSequentialSimulator, invalid=UPInvalidActionError
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,10 @@ class Model:
         allowed = schema.parameters.values()
         if any(name not in names for name, names in zip(action[1:], allowed, strict=True)):
             return None
-        after = self._simulator.apply(state.values, *self._instance(action))
+        try:
+            after = self._simulator.apply(state.values, *self._instance(action))
+        except _library().invalid:  # a condition fails that no action could ever make true
+            return None
         if after is None:
             return None
         if schema.touched is None:
