@@ -73,8 +73,8 @@ class PDDLTasks:
       seed: of the generated problems.
       experiences: earlier tasks of the same domain that are told in Stage 1.
       distractors: earlier tasks of other domains that are told in Stage 2.
-      max_steps: actions until an episode ends. 5 of AgentBoard's 60 problems have no known plan
-        within its 30.
+      max_steps: actions until an episode ends. 5 of AgentBoard's 60 problems need more than its
+        30: gripper's prob05, prob15, prob16 and prob17 (34 to 36), tyreworld's p04 (39).
     """
 
     data_dir: str = ""

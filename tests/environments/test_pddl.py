@@ -245,8 +245,9 @@ def test_a_missing_simulator_is_told_with_the_command_that_brings_it(monkeypatch
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "unified_planning", None)
     model._library.cache_clear()
+    problem = write_problem(BALLS)
     with pytest.raises(ImportError, match="pip install -r requirements-benchmarks.txt"):
-        balls()
+        model.Model(DOMAIN_TEXTS["gripper"], problem)
 
 
 @needs_simulator

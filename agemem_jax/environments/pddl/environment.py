@@ -6,6 +6,7 @@ would change nothing, is answered and leaves everything as it is. What goes wron
 tyreworld domain is repaired as it is read (`texts.repaired`).
 """
 
+import functools
 import pathlib
 
 from agemem_jax.environments.pddl import experts
@@ -51,7 +52,7 @@ class PDDL:
           ValueError: the texts are not a domain and a problem of it.
         """
         if self._model is None:
-            self._model = Model(self._domain_text, self._problem_text)
+            self._model = _model(self._domain_text, self._problem_text)
             self._wording = wording_of(self._model.name)
             self._names = self._model.objects | set(self._model.parameters)
         self._end, self._progress = None, 0.0
@@ -141,6 +142,12 @@ class PDDL:
         wanted = self._wording.goal(fact for fact, holds in goal if holds)
         unwanted = self._wording.tell(fact for fact, holds in goal if not holds)
         return f"{wanted} Not so: {unwanted}" if unwanted else wanted
+
+
+@functools.lru_cache(maxsize=16)
+def _model(domain_text: str, problem_text: str) -> Model:
+    """Kept, as the episodes of a group play one problem and reading it takes up to a second."""
+    return Model(domain_text, problem_text)
 
 
 def _changes(before: State, after: State | None) -> bool:
