@@ -187,6 +187,16 @@ def test_a_domain_without_words_is_told_in_pddl_and_simulated_with_all_that_it_u
 
 
 @needs_simulator
+def test_equality_and_negation_are_asked_of_the_simulator():
+    simulated = model.Model(LAMPS_DOMAIN, LAMPS_PROBLEM)
+    start = simulated.start()
+    assert simulated.applicable(start) == [("swap", "a", "b"), ("blackout",)]  # not (swap a a)
+    lit = LAMPS_PROBLEM.replace("(lit a)", "(lit a) (lit b)", 1)
+    both = model.Model(LAMPS_DOMAIN, lit)
+    assert both.applicable(both.start()) == [("swap", "b", "c"), ("blackout",)]
+
+
+@needs_simulator
 def test_conditions_on_effects_and_effects_on_all_objects_are_followed():
     simulated = model.Model(LAMPS_DOMAIN, LAMPS_PROBLEM.replace("(lit a)", "(lit b)", 1))
     start = simulated.start()

@@ -7,11 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from agemem_jax.environments.pddl import experts
 from agemem_jax.environments.pddl.texts import read_problem, write_problem
 from agemem_jax.environments.registry import ENVIRONMENTS
 from agemem_jax.tasks import pddl_problems
-from agemem_jax.tasks.pddl import DOMAINS, OFFICIAL_NUMBERS, PDDLTasks
+from agemem_jax.tasks.pddl import DOMAINS, OFFICIAL_NUMBERS, PDDLTasks, _earlier
 from agemem_jax.tasks.pddl_domains import DOMAIN_TEXTS
 from agemem_jax.tasks.task import EnvironmentGoal
 from tests.environments.pddl_cases import ALL, DATA, needs_data
@@ -59,7 +58,7 @@ def test_generated_problems_are_new_and_have_a_plan_of_the_steps_asked_for(domai
         assert not set(solved.problem.goal) <= solved.problem.init
         assert read_problem(write_problem(solved.problem)) == solved.problem
         seen.add((solved.problem.init, solved.problem.goal))
-    assert len(seen) > _DRAWS // 4
+    assert len(seen) > 20
 
 
 def test_the_smallest_tasks_of_gripper_carry_one_ball_or_two():
@@ -131,13 +130,10 @@ def test_a_task_tells_what_is_known_and_how_earlier_ones_of_its_domain_were_solv
 
 
 def test_an_earlier_task_is_never_the_task_itself():
-    source = PDDLTasks(domains=("gripper",), difficulties=("tiny",), size=_DRAWS, experiences=3)
-    for task in source("train"):
-        problem = read_problem(task.goal.options["problem_text"])
-        plan = "; ".join(f"pick up {a[1]}" for a in experts.plan(problem) if a[0] == "pick")
-        same_goal = [m for m in task.messages if task.query in m]
-        for message in same_goal:  # then it started in another way
-            assert plan not in message or message.count("move") != len(plan)
+    drawn = pddl_problems.generate("gripper", "tiny", np.random.default_rng(5))
+    told = _earlier("gripper", 2, "tiny", np.random.default_rng(5), drawn.problem)
+    assert len(told) == 2
+    assert drawn.problem not in [solved.problem for solved in told]
 
 
 def test_the_same_index_is_the_same_task_and_others_differ():

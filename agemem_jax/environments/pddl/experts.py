@@ -19,7 +19,10 @@ def plan(problem: Problem) -> list[Fact]:
     if expert is None:
         known = ", ".join(EXPERTS)
         raise LookupError(f"There are rules for {known}, but not for {problem.domain!r}.")
-    return expert(problem)
+    try:
+        return expert(problem)
+    except (KeyError, IndexError, StopIteration, ValueError) as error:
+        raise LookupError("the rules do not fit this problem.") from error
 
 
 def gripper(problem: Problem) -> list[Fact]:
@@ -55,6 +58,8 @@ def gripper(problem: Problem) -> list[Fact]:
             there = end
         else:
             return actions
+        if there == here:
+            raise LookupError("there is a ball to be carried, but no free gripper.")
         actions.append(("move", here, there))
         here = there
 
@@ -90,6 +95,8 @@ def blocks(problem: Problem) -> list[Fact]:
             below[block] = to
 
     while wrong := [block for block in blocks if not is_right(block)]:
+        if len(actions) > 4 * len(blocks):  # none is moved more than twice
+            raise LookupError("the goal contradicts itself.")
         clear = [block for block in wrong if block not in below.values()]
         ready = [
             block
@@ -123,17 +130,16 @@ def barman(problem: Problem) -> list[Fact]:
         if drink in first:
             drinks.setdefault(drink, []).append(shot)
     actions: list[Fact] = []
-    used = ""  # the shaker that holds a rest, and of what
+    rest: tuple[str, str] | None = None  # what is left in the shaker, and its level
     for cocktail, shots in drinks.items():
         shaker = problem.of_type("shaker")[0]
         empty = next(f[2] for f in problem.init if f[:2] == ("shaker-empty-level", shaker))
         half, full = above[empty], above[above[empty]]
         # A filled shaker serves two; the rest of it is poured away.
         for pair in (shots[i : i + 2] for i in range(0, len(shots), 2)):
-            if used:
-                rest, level = used
+            if rest:
                 actions += [
-                    ("empty-shaker", hand, shaker, rest, level, empty),
+                    ("empty-shaker", hand, shaker, *rest, empty),
                     ("clean-shaker", hand, other, shaker),
                     ("leave", hand, shaker),
                 ]
@@ -154,9 +160,9 @@ def barman(problem: Problem) -> list[Fact]:
             for place, glass in enumerate(pair):
                 upper, lower = levels[place : place + 2]
                 actions.append(("pour-shaker-to-shot", cocktail, glass, hand, shaker, upper, lower))
-            used = (cocktail, levels[len(pair)])
+            rest = (cocktail, levels[len(pair)])
     plain = [(shot, drink) for shot, drink in wanted if drink not in first]
-    if used and plain:
+    if rest and plain:
         actions.append(("leave", hand, shaker))
     for place, (shot, drink) in enumerate(plain):
         actions.append(("grasp", hand, shot))
