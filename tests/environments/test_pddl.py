@@ -1,5 +1,6 @@
 """Planning problems as an agent plays them: what is said, what counts, what is refused."""
 
+import importlib.util
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from agemem_jax.tasks.pddl_domains import DOMAIN_TEXTS
 from tests.environments.pddl_cases import environment, needs_data, official
 
 needs_simulator = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("unified_planning"),
+    importlib.util.find_spec("unified_planning") is None,
     reason="unified-planning is not installed (requirements-benchmarks.txt).",
 )
 
