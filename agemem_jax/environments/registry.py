@@ -6,5 +6,6 @@ ENVIRONMENTS = Registry(
     "environment",
     {
         "babyai": "agemem_jax.environments.babyai:BabyAI",
+        "pddl": "agemem_jax.environments.pddl.environment:PDDL",
     },
 )

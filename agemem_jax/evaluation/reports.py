@@ -49,7 +49,7 @@ def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_tabl
     failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
     if failed:
         scores.caption = f"Episodes that failed and are left out: {failed}."
-    return [scores, *_by_category(results, shown), costs, rewards]
+    return [scores, *_by_category(results), costs, rewards]
 
 
 def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table.Table:
@@ -60,28 +60,23 @@ def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table
     """
     table = _table("J, or success, by tasks", tuple(title.split()[0] for title in results))
     for method in dict.fromkeys(name for measures in results.values() for name in measures):
-        cells = []
-        for measures in results.values():
-            estimates = measures[method].estimates if method in measures else {}
-            cells.append(_percent(estimates, "j" if "j" in estimates else "success", True))
-        table.add_row(method, *cells)
+        found = [measures.get(method) for measures in results.values()]
+        table.add_row(method, *("" if m is None else _main(m.estimates) for m in found))
     return table
 
 
-def _by_category(results: Mapping[str, Measures], shown: Sequence[str]) -> list[rich_table.Table]:
+def _by_category(results: Mapping[str, Measures]) -> list[rich_table.Table]:
     if not any(m.categories for m in results.values()):
         return []
-    main = [name for name in shown if name not in ("mq", "r_memory")]
-    columns = (f"{_SCORES[name]}, {title}" for title in results for name in main)
-    table = _table("by category", tuple(columns), first="category")
+    table = _table("J, or success, by category", tuple(results), first="category")
     for category in dict.fromkeys(name for m in results.values() for name in m.categories):
-        cells = [
-            _percent(m.categories.get(category, {}), name, True)
-            for m in results.values()
-            for name in main
-        ]
-        table.add_row(category, *cells)
+        table.add_row(category, *(_main(m.categories.get(category, {})) for m in results.values()))
     return [table]
+
+
+def _main(estimates: Mapping[str, Estimate]) -> str:
+    """The one figure that tells most."""
+    return _percent(estimates, "j" if "j" in estimates else "success", narrow=True)
 
 
 def _percent(estimates: Mapping[str, Estimate], name: str, narrow: bool = False) -> str:

@@ -168,13 +168,9 @@ def run_episodes(
             done = len(rollouts) - len(queue) - len(active)
             left = (time.monotonic() - began) / done * (len(rollouts) - done) / 60
             logging.log_every_n_seconds(
-                logging.INFO,
-                "Played %d of %d episodes, %.1f min left",
-                30,
-                done,
-                len(rollouts),
+                logging.INFO, "Played %d of %d episodes, %.1f min left", 30, done, len(rollouts),
                 left,
-            )
+            )  # fmt: skip
 
     try:
         while queue or active:
