@@ -22,7 +22,7 @@ source "${launch}/setup.sh" requirements.txt
 
 gpus=(/dev/nvidia[0-9]*)
 by_gpu=""
-if [[ -e "${gpus[0]}" && "${AGEMEM_EXTRA:-}" == cuda && -z "${JAX_CUDA_VISIBLE_DEVICES:-}" ]]; then
+if [[ -e "${gpus[0]}" && " ${AGEMEM_EXTRA:-} " == *" cuda "* && -z "${JAX_CUDA_VISIBLE_DEVICES:-}" ]]; then
   by_gpu=yes
   if ((processes > ${#gpus[@]})); then
     fail "${processes} processes want a GPU each, and this machine has ${#gpus[@]}"

@@ -12,7 +12,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 workdir="${1:-runs/quickstart}"
 options=()
-if [[ "${AGEMEM_EXTRA:-}" == cuda ]]; then  # few shapes: XLA tries kernels out for every one
+if [[ " ${AGEMEM_EXTRA:-} " == *" cuda "* ]]; then  # few shapes: XLA tries kernels out for every one
   options=(
     --config.engine.prefill_buckets="(128,)" --config.engine.prefill_fewer_rows="()"
     --config.engine.attend_buckets="()" --config.engine.decode_rows="()"

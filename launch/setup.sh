@@ -4,6 +4,7 @@
 #
 #   bash launch/setup.sh [requirements file ...] && source .venv/bin/activate
 #   AGEMEM_EXTRA=cuda bash launch/setup.sh     # with JAX for GPUs; AGEMEM_EXTRA=tpu for TPUs
+#   AGEMEM_EXTRA="cuda benchmarks" bash launch/setup.sh     # and with the benchmarks' simulators
 #
 # Python is the one that PYTHON names, or a python3, python3.12, python3.13 or python3.14 on PATH
 # that is new enough, or one that uv brings; uv itself is taken from PATH or from PyPI.
@@ -14,13 +15,13 @@ set -euo pipefail
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "${repository}"
 requirements=("${@:-requirements.txt}")
-if [[ -n "${AGEMEM_EXTRA:-}" ]]; then
-  requirements+=("requirements-${AGEMEM_EXTRA}.txt")
-  if [[ ! -f "requirements-${AGEMEM_EXTRA}.txt" ]]; then
-    echo "Error: AGEMEM_EXTRA=${AGEMEM_EXTRA} must be tpu or cuda." >&2
+for extra in ${AGEMEM_EXTRA:-}; do
+  if [[ ! -f "requirements-${extra}.txt" ]]; then
+    echo "Error: AGEMEM_EXTRA=${AGEMEM_EXTRA} must be tpu, cuda or benchmarks, or several of them." >&2
     exit 2
   fi
-fi
+  requirements+=("requirements-${extra}.txt")
+done
 venv="${AGEMEM_VENV:-${repository}/.venv}"
 wanted_python="$(cat .python-version)"  # the oldest one; pyenv and uv read the file, too
 

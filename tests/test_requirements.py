@@ -18,6 +18,7 @@ NOT_IMPORTED = {
     "jaxlib": "jax asks for a range; pinned only",
     "jinja2": "transformers needs it for chat templates, and does not ask for it",
 }
+BENCHMARKS = "requirements-benchmarks.txt"
 OURS = {"agemem_jax", "experiments", "tests"}
 
 
@@ -48,9 +49,11 @@ def distributions() -> dict[str, str]:
     return found
 
 
-def of_wheel() -> dict[str, Requirement]:
+def of_wheel(extra: str | None = None) -> dict[str, Requirement]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
+    if extra is not None:
+        return named(config["options.extras_require"][extra].splitlines())
     return named(config["options"]["install_requires"].splitlines())
 
 
@@ -80,8 +83,17 @@ def later():
 
 @pytest.mark.parametrize("declared", [of_wheel, pinned], ids=["setup.cfg", "requirements.txt"])
 def test_what_is_imported_is_declared(declared):
-    missing = {name: path for name, path in distributions().items() if name not in declared()}
+    known = {**declared(), **pinned(BENCHMARKS)}
+    missing = {name: path for name, path in distributions().items() if name not in known}
     assert not missing
+
+
+def test_the_simulators_of_the_benchmarks_are_an_extra_which_nothing_else_imports():
+    simulators = set(pinned(BENCHMARKS)) - set(pinned())
+    assert simulators and simulators == set(of_wheel("benchmarks")) - set(of_wheel())
+    allowed = ("agemem_jax/environments/", "agemem_jax/tasks/", "agemem_jax/rewards/locomo_f1.py")
+    for name, path in distributions().items():
+        assert name not in simulators or path.startswith(allowed), (name, path)
 
 
 def test_what_is_declared_is_imported_or_has_a_reason():

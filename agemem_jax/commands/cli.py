@@ -136,7 +136,7 @@ def _sentence(error: Exception) -> str | None:
         return out_of_memory.sentence(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}."
-    if isinstance(error, ValueError | OSError | KeyError | AttributeError):
+    if isinstance(error, ValueError | OSError | KeyError | AttributeError | ImportError):
         return str(error) if _is_for_the_user(error) else None
     return None
 

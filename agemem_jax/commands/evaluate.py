@@ -81,7 +81,7 @@ def main(argv):
         finally:
             evaluator.close()
     for title, measures in results.items():
-        for table in reports.render_tables(measures, title):
+        for table in reports.render_tables(measures, title, config.judge.title):
             rich.print(table)
     if len(results) > 1:
         rich.print(reports.render_overview(results))

@@ -18,6 +18,7 @@ from agemem_jax.evaluation.records import Episodes
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel.mesh import MeshConfig, make_rollout_mesh
+from agemem_jax.rewards import answer_f1
 from agemem_jax.rewards.memory_reward import memory_qualities
 from agemem_jax.rewards.total import Reward, ask_ahead, compute_rewards
 from agemem_jax.rollout.driver import Rollout
@@ -146,8 +147,10 @@ class Evaluator:
 
 
 def _first(source: TaskSource, config: RunConfig) -> list[Task]:
-    """The tasks that are evaluated."""
-    return [source[index] for index in range(min(config.tasks.eval_size, len(source)))]
+    """The tasks that are evaluated. Raises ImportError where their answers cannot be counted."""
+    tasks = [source[index] for index in range(min(config.tasks.eval_size, len(source)))]
+    answer_f1.check(tasks)
+    return tasks
 
 
 def split_failed(

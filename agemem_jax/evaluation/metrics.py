@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from agemem_jax.rewards import measures
+from agemem_jax.rewards import answer_f1, measures
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.call_counts import calls_per_episode, count_calls, failed_share
 from agemem_jax.rollout.trajectory import Trajectory
@@ -34,7 +34,8 @@ class Measures:
     Attributes:
       tasks: how many were played to their end; all means are over these.
       estimates: means by name, each over the tasks that have it:
-        `j`, judge score of the answers, in [0, 1]; no answer counts 0 (questions);
+        `j`, judge score of the answers, in [0, 1], and `f1`, their F1 as the data set counts
+        it; no answer counts 0 (questions);
         `success`, `progress`, `grounding`, see `rewards.measures` (environments);
         `mq`, stored memories against the gold supporting facts, by the judge, in [0, 1] (tasks
         with such facts);
@@ -126,6 +127,7 @@ def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, fl
     task = trajectory.task
     return {
         "j": max(0.0, reward.components.get("task", 0.0)) if task.is_question else None,
+        "f1": answer_f1.of_trajectory(trajectory),
         "success": None if task.is_question else goal["success"],
         "progress": goal.get("progress"),
         "grounding": goal.get("grounding"),

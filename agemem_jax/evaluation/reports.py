@@ -13,23 +13,33 @@ from rich import table as rich_table
 
 from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record
+from agemem_jax.rewards.judge_replies import answer_prompt_name
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 
 # Columns of scores, in percent: those of them that a method has a value for.
 _SCORES = {
-    "j": "J", "success": "success", "progress": "progress", "grounding": "grounding", "mq": "MQ",
-    "r_memory": "R_memory",
+    "j": "J", "f1": "F1", "success": "success", "progress": "progress", "grounding": "grounding",
+    "mq": "MQ", "r_memory": "R_memory",
 }  # fmt: skip
 
 
-def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_table.Table]:
+def render_tables(
+    results: Mapping[str, Measures], title: str, judge: str = "offline"
+) -> list[rich_table.Table]:
     """Scores, what they cost, and what the reward is made of; at most 80 columns wide.
 
     Scores are in percent with 95 % intervals; calls of tools are means per task; rewards
-    are means. Where tasks have several categories, a table more has the scores by them.
+    are means. Where tasks have several categories, a table more has the main score by them.
+
+    Args:
+      results: by title of the method.
+      title: of the tasks.
+      judge: who scored the answers; figures of other judges, or other prompts, are others.
     """
     shown = [name for name in _SCORES if any(name in m.estimates for m in results.values())]
+    if all(m.estimates.get("f1") == m.estimates.get("j") for m in results.values()):
+        shown = [name for name in shown if name != "f1"]  # by the offline judge they are one
     if len(shown) > 3:  # as many as a terminal has room for
         shown = [name for name in shown if name != "r_memory"][:4]
     narrow = len(shown) > 3
@@ -47,8 +57,9 @@ def render_tables(results: Mapping[str, Measures], title: str) -> list[rich_tabl
         )  # fmt: skip
         rewards.add_row(name, _mean(m, "reward"), *(_mean(m, term) for term in terms))
     failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
-    if failed:
-        scores.caption = f"Episodes that failed and are left out: {failed}."
+    remarks = [f"J by {judge}, prompt {answer_prompt_name()}."] if judge != "offline" else []
+    remarks += [f"Episodes that failed and are left out: {failed}."] if failed else []
+    scores.caption = " ".join(remarks) or None
     return [scores, *_by_category(results), costs, rewards]
 
 

@@ -207,10 +207,13 @@ class _Option(typing.NamedTuple):
 
 
 def _parameters(part: Any) -> dict[str, _Option]:
+    return _parameters_of(part) if inspect.isclass(part) or inspect.isfunction(part) else {}
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters_of(part: Any) -> dict[str, _Option]:
     """The options of a part: what a class takes, and what a function takes by keyword."""
     is_class = inspect.isclass(part)
-    if not is_class and not inspect.isfunction(part):
-        return {}
     if is_class and part.__init__ is object.__init__:
         return {}
     function = part.__init__ if is_class else part
@@ -219,7 +222,7 @@ def _parameters(part: Any) -> dict[str, _Option]:
     except NameError:  # a name that only type checkers see
         hints = {}
     factories = _factories(part) if is_class else {}
-    options = {}
+    options: dict[str, _Option] = {}
     for name, parameter in inspect.signature(part).parameters.items():
         by_keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY
         named = by_keyword or parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -17,10 +17,12 @@ class Question:
     Attributes:
       query: the question of Stage 3 (q).
       answer: the expected answer (A_q); seen by judges only.
+      f1: how the F1 of an answer is counted, by name in `rewards.answer_f1`.
     """
 
     query: str
     answer: str
+    f1: str = "hotpotqa"
 
 
 @dataclasses.dataclass(frozen=True)

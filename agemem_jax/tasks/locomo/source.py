@@ -157,7 +157,7 @@ class LoCoMoQuestions(Sequence):
         sessions = self.conversations[name].sessions
         return Task(
             task_id=task_id,
-            goal=Question(entry.question + (_HINT if self.hint else ""), entry.answer),
+            goal=Question(entry.question + (_HINT if self.hint else ""), entry.answer, f1="locomo"),
             messages=self.messages[name],
             distractors=self._distractors(name, random.Random(task_id)),
             supporting_facts=tuple(_fact(sessions[s], turn) for s, turn in entry.evidence),
