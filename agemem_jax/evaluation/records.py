@@ -102,7 +102,7 @@ class Episodes:
     def known(self, tasks: Sequence[Task]) -> dict[int, Trajectory]:
         """What was played already, by the place of the task; failed ones are played again."""
         found = {}
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        lines = self._path.read_text().split("\n") if self._path.is_file() else []
         for line in lines:
             try:
                 index, trajectory = trajectory_json.from_line(line, dict(enumerate(tasks)))
@@ -113,9 +113,12 @@ class Episodes:
         return found
 
     def add(self, index: int, trajectory: Trajectory) -> None:
-        """Keeps an episode that has ended."""
-        with self._path.open("a") as file:
-            file.write(trajectory_json.to_line(index, trajectory) + "\n")
+        """Keeps an episode that has ended, behind whatever a crash has left of a line."""
+        with self._path.open("ab+") as file:
+            file.seek(max(0, file.tell() - 1))
+            ended = file.read(1) in (b"", b"\n")
+            line = trajectory_json.to_line(index, trajectory) + "\n"
+            file.write(("" if ended else "\n").encode() + line.encode())
 
 
 def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import json
 
 from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.rollout.trajectory import Trajectory
+from tests.rewards.builders import TASK, answer, trajectory
 
 ONE = Estimate(0.5, 0.25, 0.75)
 MEASURES = Measures(
@@ -88,3 +90,22 @@ def test_results_of_an_earlier_version_are_kept_beside(tmp_path):
     (tmp_path / "evaluation.json").write_text("{}")
     records.set_old_results_aside()  # this one is made of records
     assert (tmp_path / "evaluation.json").exists()
+
+
+def test_episodes_are_known_again_but_those_that_failed_or_were_cut_off(tmp_path):
+    tasks = [dataclasses.replace(TASK, task_id=f"t{index}") for index in range(4)]
+    played = [trajectory(answer(f"answer {index}"), task=tasks[index]) for index in range(3)]
+    played[1] = Trajectory.failed(tasks[1], "it hung")
+    episodes = Records(tmp_path).episodes("agemem", {"temperature": 1.0})
+    for index in (2, 0, 1):
+        episodes.add(index, played[index])
+    (path,) = (tmp_path / "evaluation").glob("*.episodes.jsonl")
+    with path.open("a") as file:
+        file.write('{"index": 3, "task": "t3", "eve')
+    again = Records(tmp_path).episodes("agemem", {"temperature": 1.0})
+    assert again.known(tasks) == {0: played[0], 2: played[2]}
+    again.add(3, trajectory(answer(), task=tasks[3]))
+    assert set(again.known(tasks)) == {0, 2, 3}, "a line that was cut off takes no other with it"
+    assert not Records(tmp_path).episodes("agemem", {"temperature": 0.0}).known(tasks)
+    again.forget()
+    assert not again.known(tasks)

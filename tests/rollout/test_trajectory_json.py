@@ -1,0 +1,47 @@
+"""Trajectories written as lines and read again."""
+
+import json
+
+import pytest
+
+from agemem_jax.protocol.events import DroppedMessagesEvent, FormatEvent, RoundLimitEvent
+from agemem_jax.rollout import trajectory_json
+from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
+from tests.rewards.builders import TASK, acted, add, answer, retrieve, shown, trajectory
+
+
+def written():
+    played = trajectory(
+        add("mem_1", "Ana lives in Zürich.\u2028\n"), answer("Fine.", stage=1),
+        DroppedMessagesEvent(1, 0, 2), FormatEvent(2, 1, "No tags."), shown("one"),
+        retrieve("one", "two"), RoundLimitEvent(3, 2, 8), answer("Velton"), acted(0.5, actions=3),
+    )  # fmt: skip
+    played.transcript = [TranscriptEntry(1, 0, "act", "<think>…</think>")]
+    played.prompt_tokens, played.memory = [10, 12], {"mem_1": "Ana lives in Zürich."}
+    return played
+
+
+def test_what_is_read_is_what_was_written_segments_aside():
+    line = trajectory_json.to_line(3, written())
+    assert len(line.splitlines()) == 1 or "\n" not in line
+    index, read = trajectory_json.from_line(line, {3: TASK})
+    assert index == 3 and read == written()
+
+
+def test_a_failed_episode_keeps_its_fault():
+    failed = Trajectory.failed(TASK, "An episode of task t failed: it hung.")
+    assert trajectory_json.from_line(trajectory_json.to_line(0, failed), {0: TASK})[1] == failed
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: line[:-20],
+        lambda line: json.dumps(json.loads(line) | {"task": "another"}),
+        lambda line: json.dumps(json.loads(line) | {"index": 7}),
+        lambda line: json.dumps(json.loads(line) | {"events": [{"event": "Unknown"}]}),
+    ],
+)
+def test_a_line_that_is_cut_off_or_of_another_task_is_no_trajectory(spoil):
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        trajectory_json.from_line(spoil(trajectory_json.to_line(3, written())), {3: TASK})
