@@ -2,4 +2,10 @@
 
 from agemem_jax.plugins.registry import Registry
 
-ENVIRONMENTS = Registry("environment", {})
+ENVIRONMENTS = Registry(
+    "environment",
+    {
+        "alfworld": "agemem_jax.environments.alfworld:ALFWorld",
+        "scienceworld": "agemem_jax.environments.scienceworld:ScienceWorld",
+    },
+)
