@@ -59,14 +59,17 @@ def test_an_episode_is_the_same_again_with_its_seed(simulator):
     assert told[0] == told[1] != told[2]
 
 
-def test_every_listed_action_is_understood(simulator):
+def test_listed_actions_are_understood(simulator):
     environment, _ = _begun(task="use-thermometer", variation=3)
     listed = environment.actions()
     assert len(listed) > 50 and not any("reset" in action for action in listed)
-    for action in ("look around", "inventory", "wait"):
-        assert environment.step(action).valid
-    door = next(action for action in environment.actions() if action.startswith("go to"))
-    assert "You move to" in environment.step(f"  {door.upper()}. ").text
+    looks = [action for action in listed if action.startswith("look")]
+    assert len(looks) > 5
+    for action in looks:  # they change nothing, so that the others can be done behind them
+        assert environment.step(action).valid, action
+    door = next(action for action in listed if action.startswith("go to"))
+    outcome = environment.step(f"  {door.upper()}. ")
+    assert outcome.valid and outcome.text.startswith("You move")
 
 
 def test_what_is_not_understood_is_no_error(simulator):
@@ -95,17 +98,15 @@ def test_a_wrong_focus_ends_the_episode_without_a_win(simulator):
 
 def test_the_labels_of_agentboard_replace_goal_and_progress(simulator):
     environment, first = _begun(
-        task="lifespan-longest-lived",
-        variation=5,
-        goal="Go outside and come back.",
-        subgoals=["You move to the outside", "You move to the (greenhouse|kitchen)"],
+        task="boil",
+        goal="Go outside.",
+        subgoals=["You move to the kitchen", "You (move|run) to the outside"],
     )
-    assert first.instruction == "Go outside and come back."
-    ways = {"outside": 0.0, "greenhouse": 0.5}
-    room = next(w for w in ("kitchen", "greenhouse") if environment.step(f"go to {w}").valid)
-    assert environment._last.progress == ways["greenhouse"]
-    outcome = environment.step("go to outside")
-    assert (outcome.progress, outcome.won, outcome.done) == (1.0, True, True), room
+    assert first.instruction == "Go outside."
+    ways = ("go to kitchen", "look around", "go to outside")
+    outcomes = [environment.step(action) for action in ways]
+    assert [outcome.progress for outcome in outcomes] == [0.5, 0.5, 1.0]
+    assert [outcome.won for outcome in outcomes] == [False, False, True]
 
 
 def test_electrical_tasks_keep_their_actions(simulator):
