@@ -51,7 +51,9 @@ def _begun(game):
 
 def test_the_walkthrough_of_every_game_wins_with_rising_progress(games):
     lost = []
-    for game in games:
+    # The tests below play other types to their end.
+    some = [game for game in games if "pick_heat" in game or "look_at" in game]
+    for game in games if ALL else some:
         environment, first = _begun(game)
         assert "Your task is to:" in first.text and "Welcome" not in first.text
         outcomes = [environment.step(action) for action in environment.demonstration()]
