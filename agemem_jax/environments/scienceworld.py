@@ -19,7 +19,8 @@ from agemem_jax.environments.protocol import Observation, Outcome
 AGENTBOARD = ("selfWateringFlowerPots", "openContainers", "openDoors", "noElectricalAction")
 SIMPLIFICATIONS = (*AGENTBOARD, "teleportAction", "easy")
 
-_REFUSALS = ("No known action matches", "Unknown action", "Ambiguous request")
+# A question which of several things was meant is no refusal: a number answers it.
+_REFUSALS = ("No known action matches", "Unknown action")
 _TRIES = 4  # animals walk at random: a solution may miss them where it is played again
 
 # The order in which things are listed, and found by the random walks of animals, hangs on
@@ -133,7 +134,7 @@ class ScienceWorld:
         return self._remember(Outcome(text, progress, done, won, valid))
 
     def actions(self) -> list[str]:
-        """What can be done now: up to some thousands of actions, in a tenth of a second."""
+        """What the simulator lists: up to some thousands, a few of which it then refuses."""
         found = json.loads(self._begun().getValidActionObjectCombinationsJSON())
         names = {each["action"] for each in found["validActions"]}
         return sorted(name for name in names if not name.startswith("reset"))
@@ -145,8 +146,8 @@ class ScienceWorld:
         step.
 
         Raises:
-          LookupError: no solution that the simulator offered led to the goal, as in "grow-fruit"
-          with `openContainers`, which lets the bees out of their hive too early.
+          LookupError: no solution that the simulator offered led to the goal, as where fruit has
+          to grow and `openContainers` lets the bees out of their hive too early.
           RuntimeError: there was no reset, or there was a step since.
         """
         world = self._begun()

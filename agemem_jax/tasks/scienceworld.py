@@ -23,7 +23,12 @@ ACTIONS = (
 )
 
 # With `openContainers`, which AgentBoard has, the bees leave their hive before there are
-# flowers, and the simulator's own solutions bear no fruit.
+# flowers, and the simulator's own solutions often bear no fruit.
+_WITH_BEES = (
+    "grow-fruit",
+    "mendelian-genetics-known-plant",
+    "mendelian-genetics-unknown-plant",
+)
 _CLOSED = ("selfWateringFlowerPots", "openDoors", "noElectricalAction")
 
 
@@ -163,7 +168,7 @@ class _Variations(Sequence):
         options: dict[str, Any] = {"task": episode.kind, "variation": episode.variation}
         if episode.subgoals:
             options |= {"goal": episode.goal, "subgoals": list(episode.subgoals)}
-        elif episode.kind == "grow-fruit":
+        elif episode.kind in _WITH_BEES:
             options["simplifications"] = list(_CLOSED)
         lessons = (FAMILIES[kind.family], f"To {kind.aim}: {kind.lesson}")
         lessons = lessons[: self.source.experiences]

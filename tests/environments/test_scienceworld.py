@@ -78,9 +78,8 @@ def test_what_is_not_understood_is_no_error(simulator):
         outcome = environment.step(action)
         assert (outcome.valid, outcome.done, outcome.progress) == (False, False, 0.0), action
     environment.step("go to kitchen")
-    asked = environment.step("open door")
-    assert not asked.valid and "0:" in asked.text
-    assert environment.step("0").valid
+    assert "0:" in environment.step("open door").text
+    assert environment.step("0").valid  # which of several doors was meant
 
 
 def test_what_can_be_named_is_listed_in_short(simulator):

@@ -58,6 +58,12 @@ def test_a_task_tells_what_helps_with_it_and_distracts_with_the_rest():
         assert task.goal.environment == "scienceworld" and task.goal.max_steps == 30
 
 
+def test_the_bee_hive_stays_closed_where_fruit_has_to_grow():
+    for task in ScienceWorldTasks(per_task=1)("test"):
+        fruit = task.category == "grow-fruit" or "genetics" in task.category
+        assert fruit == ("simplifications" in task.goal.options)
+
+
 def test_tasks_are_the_same_again_and_end_where_they_end():
     tasks = ScienceWorldTasks()("dev")
     assert list(tasks) == list(ScienceWorldTasks()("dev"))
