@@ -5,6 +5,8 @@ from agemem_jax.plugins.registry import Registry
 ENVIRONMENTS = Registry(
     "environment",
     {
+        "alfworld": "agemem_jax.environments.alfworld:ALFWorld",
+        "scienceworld": "agemem_jax.environments.scienceworld:ScienceWorld",
         "babyai": "agemem_jax.environments.babyai:BabyAI",
         "pddl": "agemem_jax.environments.pddl.environment:PDDL",
     },
