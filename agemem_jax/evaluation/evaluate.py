@@ -61,7 +61,7 @@ class Evaluator:
         )
         source = config.tasks.load(config.tasks.held_out_split)
         self._player = components.build_player(config, self._backbone, self._mesh, source)
-        self._tasks = _first(source, config)
+        self._tasks = _held_out(source, config)
 
     def on(self, tasks: TaskConfig) -> "Evaluator":
         """An evaluator of the same policy on other tasks; it compiles nothing again."""
@@ -69,7 +69,7 @@ class Evaluator:
         other.config = dataclasses.replace(self.config, tasks=tasks)
         source = tasks.load(tasks.held_out_split)
         other._player = self._player.playing(components.goals_of(source))
-        other._tasks = _first(source, other.config)
+        other._tasks = _held_out(source, other.config)
         return other
 
     def close(self) -> None:
@@ -146,9 +146,9 @@ class Evaluator:
         return Played(measures, trajectories, rewards, faults)
 
 
-def _first(source: TaskSource, config: RunConfig) -> list[Task]:
+def _held_out(source: TaskSource, config: RunConfig) -> list[Task]:
     """The tasks that are evaluated. Raises ImportError where their answers cannot be counted."""
-    tasks = [source[index] for index in range(min(config.tasks.eval_size, len(source)))]
+    tasks = config.tasks.held_out(source)
     answer_f1.check(tasks)
     return tasks
 

@@ -76,6 +76,7 @@ class ALFWorldTasks:
     max_steps: int = 30
 
     splits: ClassVar[tuple[str, ...]] = ("train", "valid_seen", "valid_unseen")
+    sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
         for name, least in (("experiences", 0), ("distractors", 0), ("max_steps", 1)):

@@ -118,6 +118,7 @@ class BabyAITasks:
     rule: Literal["agentboard", "level"] = "agentboard"
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
         for level in self.levels:

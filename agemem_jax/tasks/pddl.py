@@ -87,6 +87,7 @@ class PDDLTasks:
     max_steps: int = 30
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
         for name, known in (("domains", DOMAINS), ("difficulties", pddl_problems.DIFFICULTIES)):

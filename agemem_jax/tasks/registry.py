@@ -37,7 +37,8 @@ class TaskConfig:
     Attributes:
       source: a source by name, as `package.module:attribute`, or itself.
       options: of the source.
-      eval_size: held-out tasks that are played, the first of them.
+      eval_size: held-out tasks that are played at most: the first of them or, of a source whose
+        tasks are `sorted`, as many evenly spread ones.
       eval_split: held-out tasks are of this split; None is the last of `splits` of the source,
         or "test" where it does not say which it has.
     """
@@ -78,6 +79,12 @@ class TaskConfig:
     def splits(self) -> tuple[str, ...]:
         """Of the source, the held-out one last; none where it does not say."""
         return tuple(getattr(SOURCES.find(self.source), "splits", ()))
+
+    def held_out(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those of the tasks of a split that are played."""
+        count = min(self.eval_size, len(tasks))
+        step = len(tasks) / count if getattr(SOURCES.find(self.source), "sorted", False) else 1
+        return [tasks[int(index * step)] for index in range(count)]
 
     @property
     def held_out_split(self) -> str:

@@ -59,6 +59,7 @@ class ScienceWorldTasks:
     max_steps: int = 30
 
     splits: ClassVar[tuple[str, ...]] = ("train", "dev", "test")
+    sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
         bounds = {"per_task": (0, None), "max_steps": (1, None)}

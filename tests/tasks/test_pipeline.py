@@ -158,3 +158,18 @@ def test_an_empty_source_and_an_unknown_data_set_are_errors():
         ValueError, match="no task source 'squad'; it must be one of multihop, hotpotqa"
     ):
         TaskConfig("squad")
+
+
+class Sorted:
+    splits = ("train", "test")
+    sorted = True
+
+    def __call__(self, split):
+        return Numbered(10)
+
+
+def test_a_slice_of_sorted_tasks_is_spread_and_of_others_the_first(monkeypatch):
+    tasks = Numbered(10)
+    assert numbers(TaskConfig("multihop", eval_size=4).held_out(tasks)) == [0, 1, 2, 3]
+    assert numbers(TaskConfig(Sorted, eval_size=4).held_out(tasks)) == [0, 2, 5, 7]
+    assert numbers(TaskConfig(Sorted, eval_size=40).held_out(tasks)) == list(range(10))

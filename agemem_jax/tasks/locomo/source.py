@@ -58,6 +58,7 @@ class LoCoMoTasks:
     distractors: int = 2
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
         if self.data_dir is None:
