@@ -216,3 +216,43 @@ def test_weights_in_the_order_of_the_device_go_on_with_those_of_any_order():
     for recorded, given in ((None, "int8"), ("int8", None), ("as_trained", "stacked")):
         with pytest.raises(ValueError, match="engine.weights"):
             run_record.refuse_conflicts("There", config(recorded), config(given))
+
+
+def test_a_record_of_the_version_before_the_doors_is_read_as_it_was_meant():
+    values = run_record.as_values(BASE)
+    values["tasks"] = {
+        "name": "hotpotqa", "train_size": 100_000, "eval_size": 100, "eval_split": None,
+        "multihop": {"max_messages": 5}, "hotpotqa": {"num_distractors": 1, "max_words": 40},
+        "data_dir": None, "manual_dir": "data", "train_file": "a.json",
+        "validation_file": "b.json",
+    }  # fmt: skip
+    values["rewards"] = {
+        "w_task": 1.0, "w_context": 0.5, "w_memory": 0.25, "max_context_tokens": 8192,
+        "no_answer": -2.0, "round_penalty": -0.75, "overflow_penalty": -0.25, "high_quality": 0.7,
+    }  # fmt: skip
+    config = run_record.from_values(values)
+    assert (config.tasks.source, config.tasks.eval_size) == ("hotpotqa", 100)
+    assert config.tasks.options == {
+        "num_distractors": 1, "max_words": 40, "data_dir": None, "manual_dir": "data",
+        "train_file": "a.json", "validation_file": "b.json",
+    }  # fmt: skip
+    terms = config.rewards.components
+    assert {name: term.weight for name, term in terms.items()} == {
+        "task": 1.0, "context": 0.5, "memory": 0.25, "penalty": 1.0,
+    }  # fmt: skip
+    assert terms["task"].options["no_answer"] == -2.0
+    assert terms["memory"].options == {"high_quality": 0.7}
+    assert terms["penalty"].options == {"round_limit": -0.75, "token_budget": -0.25}
+
+
+def test_options_of_another_part_are_not_told_one_by_one(tmp_path):
+    run_record.write(BASE, tmp_path, 0)
+    with pytest.raises(ValueError, match='tasks.source is "multihop" there and "tests.training.test_run_record:source" now; '):
+        run_record.check(
+            dataclasses.replace(BASE, tasks=TaskConfig("tests.training.test_run_record:source")),
+            tmp_path,
+        )
+
+
+def source(split, *, letters: int = 3):
+    """A task source of a user's own."""
