@@ -25,7 +25,7 @@ PULL = ToolSpec(
 
 @dataclasses.dataclass
 class Lock:
-    """Opens when it is pulled at with its wheels at `code`; without wheels only the pull is left."""
+    """Opens when its wheels show `code`; without `wheels` it can only be pulled at."""
 
     code: str = "42"
     wheels: bool = True
