@@ -49,6 +49,10 @@ class Environment(Protocol):
     Options are the keyword arguments of the class, with annotations and defaults. Two methods
     more are looked for, and may be missing: `close()`, and `demonstration()`, the actions that
     reach the goal from where `reset` left it, for scripted play.
+
+    One that is acted in by tools of its own has them in `tools`, `ToolSpec`s without handlers:
+    a class attribute, or a class method that is given the options by keyword (None is no tools).
+    Then it has `call(name, arguments) -> Outcome` in place of `step`.
     """
 
     def reset(self, seed: int) -> Observation | str: ...

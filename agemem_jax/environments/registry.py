@@ -9,5 +9,7 @@ ENVIRONMENTS = Registry(
         "scienceworld": "agemem_jax.environments.scienceworld:ScienceWorld",
         "babyai": "agemem_jax.environments.babyai:BabyAI",
         "pddl": "agemem_jax.environments.pddl.environment:PDDL",
+        "trl": "agemem_jax.environments.trl_style:TRLEnvironment",
+        "openenv": "agemem_jax.environments.openenv:OpenEnv",
     },
 )

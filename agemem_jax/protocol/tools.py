@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 from agemem_jax.protocol.events import RetrievedEntry
 
-_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object"}
+_JSON_TYPES = {
+    str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array",
+}  # fmt: skip
 _TYPE_NAMES = {
     str: "a string", bool: "true or false", int: "an integer", float: "a number",
-    dict: "a JSON object",
+    dict: "a JSON object", list: "a JSON array",
 }  # fmt: skip
 
 
@@ -30,7 +32,7 @@ class Parameter:
 
     Attributes:
       name: key in the call's arguments.
-      type: `str`, `bool`, `int`, `float` or `dict`, the Python type of the JSON value.
+      type: `str`, `bool`, `int`, `float`, `dict` or `list`, the Python type of the JSON value.
       required: whether a call without it is refused.
       description: for the full system prompt and the JSON schema.
       default: what the tool uses when an optional argument is left out, if worth saying.

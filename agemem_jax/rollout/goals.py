@@ -14,7 +14,7 @@ from agemem_jax.protocol.messages import Kind
 from agemem_jax.protocol.tools import ToolResult, ToolSpec
 from agemem_jax.rollout.requests import EnvironmentRequest
 from agemem_jax.rollout.tool_use import Play
-from agemem_jax.rollout.tools.environment import ACT
+from agemem_jax.rollout.tools.environment import ACT, declared_tools
 from agemem_jax.tasks.task import EnvironmentGoal, Question
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ _NO_END = "An answer does not end this; act for the goal."
 
 @tools_for.register(EnvironmentGoal)
 def environment_tools(goal: EnvironmentGoal) -> tuple[ToolSpec, ...]:
-    return (ACT,)
+    """`Act`, or what the environment declares in its place.
+
+    Raises:
+      ValueError: there is no such environment, or its tools are none (`declared_tools`).
+    """
+    return declared_tools(goal.environment, goal.options) or (ACT,)
 
 
 class Interaction:
