@@ -2,7 +2,8 @@
 # Sets up the environment, fetches the real weights that tests compare with (190 MB, once),
 # lints, and runs the tests. Arguments go to pytest.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt requirements-dev.txt requirements-benchmarks.txt
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt \
+  requirements-dev.txt requirements-benchmarks.txt requirements-openenv.txt
 ruff check .
 ruff format --check .
 if ! python experiments/fetch_weights.py; then

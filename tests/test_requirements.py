@@ -18,7 +18,7 @@ NOT_IMPORTED = {
     "jaxlib": "jax asks for a range; pinned only",
     "jinja2": "transformers needs it for chat templates, and does not ask for it",
 }
-BENCHMARKS = "requirements-benchmarks.txt"
+EXTRAS = {"benchmarks": "requirements-benchmarks.txt", "openenv": "requirements-openenv.txt"}
 OURS = {"agemem_jax", "experiments", "tests"}
 
 
@@ -83,14 +83,15 @@ def later():
 
 @pytest.mark.parametrize("declared", [of_wheel, pinned], ids=["setup.cfg", "requirements.txt"])
 def test_what_is_imported_is_declared(declared):
-    known = {**declared(), **pinned(BENCHMARKS)}
+    known = declared().keys() | {n for file in EXTRAS.values() for n in pinned(file)}
     missing = {name: path for name, path in distributions().items() if name not in known}
     assert not missing
 
 
-def test_the_simulators_of_the_benchmarks_are_an_extra_which_nothing_else_imports():
-    simulators = set(pinned(BENCHMARKS)) - set(pinned())
-    assert simulators and simulators == set(of_wheel("benchmarks")) - set(of_wheel())
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_simulators_are_an_extra_which_nothing_but_their_environment_imports(extra):
+    simulators = set(pinned(EXTRAS[extra])) - set(pinned())
+    assert simulators and simulators == set(of_wheel(extra)) - set(of_wheel())
     allowed = ("agemem_jax/environments/", "agemem_jax/tasks/", "agemem_jax/rewards/locomo_f1.py")
     for name, path in distributions().items():
         assert name not in simulators or path.startswith(allowed), (name, path)

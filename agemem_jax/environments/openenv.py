@@ -125,7 +125,7 @@ def _generic_client() -> type:
         from openenv.core import GenericEnvClient
     except ImportError as error:
         raise ImportError(
-            "openenv is not installed; pip install -r requirements-benchmarks.txt."
+            "openenv is not installed; pip install -r requirements-openenv.txt."
         ) from error
     return GenericEnvClient
 

@@ -10,7 +10,7 @@ from agemem_jax.environments.protocol import Observation, Outcome
 from agemem_jax.protocol.tools import ToolTable
 from agemem_jax.rollout.tools.environment import declared_tools
 
-ABSENT = "openenv is not installed (requirements-benchmarks.txt)"
+ABSENT = "openenv is not installed (requirements-openenv.txt)"
 
 
 @pytest.fixture(scope="module")

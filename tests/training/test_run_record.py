@@ -247,7 +247,10 @@ def test_a_record_of_the_version_before_the_doors_is_read_as_it_was_meant():
 
 def test_options_of_another_part_are_not_told_one_by_one(tmp_path):
     run_record.write(BASE, tmp_path, 0)
-    with pytest.raises(ValueError, match='tasks.source is "multihop" there and "tests.training.test_run_record:source" now; '):
+    with pytest.raises(
+        ValueError,
+        match='tasks.source is "multihop" there and "tests.training.test_run_record:source" now; ',
+    ):
         run_record.check(
             dataclasses.replace(BASE, tasks=TaskConfig("tests.training.test_run_record:source")),
             tmp_path,
