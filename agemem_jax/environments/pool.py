@@ -15,10 +15,12 @@ import sys
 import threading
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agemem_jax.environments.worker import Host, from_json
-from agemem_jax.tasks.task import EnvironmentGoal
+
+if TYPE_CHECKING:
+    from agemem_jax.tasks.task import EnvironmentGoal
 
 
 class EnvironmentFault(Exception):
@@ -74,7 +76,7 @@ class EnvironmentPool:
         self._lock = threading.Lock()
 
     def ask(
-        self, owner: int, do: str, goal: EnvironmentGoal | None = None, arguments: tuple = ()
+        self, owner: int, do: str, goal: "EnvironmentGoal | None" = None, arguments: tuple = ()
     ) -> Any:
         """Has the environment of `owner` do something, and returns what that returns.
 
@@ -103,7 +105,7 @@ class EnvironmentPool:
             self.release(owner, broken=True)
             raise EnvironmentFault(f"The environment {runner.name}: {fault}") from fault
 
-    def _acquire(self, owner: int, goal: EnvironmentGoal) -> None:
+    def _acquire(self, owner: int, goal: "EnvironmentGoal") -> None:
         ticket = object()
         self.release(owner)
         self._wanted[owner] = ticket
