@@ -235,10 +235,19 @@ class Trainer:
         backend = ScriptBackend(
             self.player.chat, config.warmup.imperfection, config.seed, config.engine.slots
         )
-        return run_episodes(
-            rollouts, self._rules(phase), self.player.store, backend, self.player.environments,
-            self.interruption.check,
-        )  # fmt: skip
+        try:
+            played = run_episodes(
+                rollouts, self._rules(phase), self.player.store, backend,
+                self.player.environments, self.interruption.check,
+            )  # fmt: skip
+        finally:
+            backend.close()
+        intact = [t for t in played if t.fault is None]
+        if not intact:
+            raise ValueError(f"No demonstration for the warm-up could be played: {played[0].fault}")
+        if len(intact) < len(played):
+            logging.warning("%d demonstrations failed and are left out", len(played) - len(intact))
+        return intact
 
     def _run_grpo(self, phase: curriculum.Phase) -> None:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""
