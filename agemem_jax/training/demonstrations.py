@@ -270,9 +270,7 @@ class ScriptBackend:
     def begin(self, slot: int, rollout: Rollout) -> None:
         digest = hashlib.blake2b(rollout.task.task_id.encode(), digest_size=8).digest()
         rng = np.random.default_rng([self._seed, int.from_bytes(digest, "big")])
-        self._agents[slot] = ScriptedAgent(
-            rollout.task, self._imperfection, rng, self._rehearsals
-        )
+        self._agents[slot] = ScriptedAgent(rollout.task, self._imperfection, rng, self._rehearsals)
 
     def submit(self, slot: int, request: Generate) -> None:
         text = self._agents[slot].respond(request)

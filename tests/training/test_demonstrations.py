@@ -1,4 +1,4 @@
-"""The scripted agent: what it demonstrates in an environment, and that questions stay as they are."""
+"""The scripted agent: what it demonstrates in an environment, and that questions stay the same."""
 
 import dataclasses
 
