@@ -3,10 +3,11 @@
 A task tells what is known of its domain and how earlier, generated problems of it were solved
 (Stage 1), the same of other domains (Stage 2), and gives a problem to act in (Stage 3). The
 simulator is only named here; the goals and the earlier solutions come from our own reader,
-wording and experts.
+wording and experts. A fifth of all problems is kept from training, to validate on.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Sequence
 from typing import ClassVar
@@ -56,12 +57,18 @@ _LESSONS = {
 }
 
 # What random numbers are for; the first of a stream's seed.
-_PROBLEM, _EXPERIENCE, _DISTRACTOR = range(3)
+_PROBLEM, _EXPERIENCE, _DISTRACTOR, _VALIDATION = range(4)
+_ATTEMPTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class PDDLTasks:
     """The source of planning tasks.
+
+    The split "train" is generated; so is "validation", of the same kinds, from another stream of
+    random numbers and of other problems: which of the two a problem belongs to follows from the
+    problem alone, so that they are disjoint whatever their seeds and sizes, and nothing that is
+    told of earlier tasks is of "validation". "test" is AgentBoard's.
 
     Attributes:
       data_dir: AgentBoard's `pddl` folder, with `gripper.pddl` and `gripper/*.pddl` and so on;
@@ -69,7 +76,7 @@ class PDDLTasks:
       domains: which of the four.
       difficulties: of the generated problems, each as often: "tiny" (up to 6 steps), "small"
         (up to 14), "medium" (up to 30).
-      size: tasks of the split "train".
+      size: tasks of each generated split.
       seed: of the generated problems.
       experiences: earlier tasks of the same domain that are told in Stage 1.
       distractors: earlier tasks of other domains that are told in Stage 2.
@@ -86,7 +93,7 @@ class PDDLTasks:
     distractors: int = 2
     max_steps: int = 30
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
     sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
@@ -116,16 +123,17 @@ class PDDLTasks:
             raise ValueError(
                 f"The split of PDDLTasks must be one of {', '.join(self.splits)}, not {split!r}."
             )
-        if split == "train":
-            return _Generated(self)
+        if split != "test":
+            return _Generated(self, split)
         return _Official(self, _official_files(self.data_dir, self.domains))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Generated(Sequence):
-    """The split "train": the domains in turn, a difficulty drawn for each task."""
+    """A generated split: the domains in turn, a difficulty drawn for each task."""
 
     source: PDDLTasks
+    split: str
 
     def __len__(self) -> int:
         return self.source.size
@@ -133,13 +141,16 @@ class _Generated(Sequence):
     def __getitem__(self, index: int) -> Task:
         place, source = _place(index, len(self)), self.source
         domain = source.domains[place % len(source.domains)]
-        rng = np.random.default_rng([_PROBLEM, source.seed, place])
+        held_out = self.split == "validation"
+        stream = _VALIDATION if held_out else _PROBLEM
+        rng = np.random.default_rng([stream, source.seed, place])
         difficulty = source.difficulties[int(rng.integers(len(source.difficulties)))]
-        problem = pddl_problems.generate(domain, difficulty, rng).problem
+        problem = _generate(domain, difficulty, rng, held_out).problem
         options = {"domain_text": DOMAIN_TEXTS[domain], "problem_text": write_problem(problem)}
-        name = f"pddl-train-{source.seed}-{place}-{domain}-{difficulty}"
+        name = f"pddl-{self.split}-{source.seed}-{place}-{domain}-{difficulty}"
         told = difficulty if difficulty == "tiny" else "small"
-        return _task(source, name, domain, problem, options, [source.seed, 0, place], told)
+        seed = [source.seed, 2 if held_out else 0, place]
+        return _task(source, name, domain, problem, options, seed, told)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +217,23 @@ def _task(
     )
 
 
+def _generate(
+    domain: str, difficulty: str, rng: np.random.Generator, held_out: bool = False
+) -> pddl_problems.Solved:
+    """A solved problem of the split "validation" (held out), or one that is not."""
+    for _ in range(_ATTEMPTS):
+        solved = pddl_problems.generate(domain, difficulty, rng)
+        if is_held_out(solved.problem) == held_out:
+            return solved
+    raise RuntimeError(f"No {difficulty} problem of {domain} for its split in {_ATTEMPTS} draws.")
+
+
+def is_held_out(problem: Problem) -> bool:
+    """Whether a generated problem is of the split "validation"; one of five is."""
+    text = repr((problem.domain, sorted(problem.init), sorted(problem.goal)))
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()[0] % 5 == 0
+
+
 def _lessons(domain: str, number: int, rng: np.random.Generator) -> list[str]:
     """Lessons in random order; all of them before one is said again."""
     lessons = _LESSONS[domain]
@@ -219,7 +247,7 @@ def _earlier(
     """Solved problems that are not the task's."""
     found: list[pddl_problems.Solved] = []
     while len(found) < number:
-        solved = pddl_problems.generate(domain, difficulty, rng)
+        solved = _generate(domain, difficulty, rng)
         if (solved.problem.init, set(solved.problem.goal)) != (task.init, set(task.goal)):
             found.append(solved)
     return found

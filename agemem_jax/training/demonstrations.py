@@ -2,8 +2,9 @@
 
 Small policies never find the response format by chance, so they first imitate this
 agent. It is imperfect by design: it forgets to store, overlooks changes, answers
-without looking, and so leaves to reinforcement learning what the paper leaves to it.
-The agent plays the same episodes as the policy, through the same driver.
+without looking, takes wrong actions, and so leaves to reinforcement learning what the paper
+leaves to it. The agent plays the same episodes as the policy, through the same driver; in an
+environment it does what that demonstrates.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from agemem_jax.protocol.messages import Kind
 from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.requests import Generate, Generated
 from agemem_jax.tasks.task import Task
+from agemem_jax.training.rehearsal import Rehearsals
 
 # Every thought and reply of the agent that does not depend on the task.
 PHRASES = (
@@ -51,6 +53,9 @@ class Imperfection:
       wrong_answer: the answer is another name from the facts. Without the facts, the
         answer is "unknown" (this is no fault).
       broken_format: the response breaks the protocol.
+      wrong_action: in an environment, another of the actions that can be done is taken.
+      ignore_wrong: a wrong action is not made up for: the plan goes on as if nothing had
+        happened, which reaches the goal seldom.
     """
 
     skip_store: float = 0.3
@@ -62,6 +67,8 @@ class Imperfection:
     skip_retrieve: float = 0.3
     wrong_answer: float = 0.15
     broken_format: float = 0.03
+    wrong_action: float = 0.1
+    ignore_wrong: float = 0.5
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -84,12 +91,24 @@ def states(message: str, fact: str) -> bool:
 
 
 class ScriptedAgent:
-    """Plays one episode; random choices come from its own generator."""
+    """Plays one episode; random choices come from its own generator.
 
-    def __init__(self, task: Task, imperfection: Imperfection, rng: np.random.Generator):
+    `rehearsals` tells what to do in an environment; it is not asked in an episode with a question.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        imperfection: Imperfection,
+        rng: np.random.Generator,
+        rehearsals: Rehearsals | None = None,
+    ):
         self._task = task
         self._faults = imperfection
         self._rng = rng
+        self._rehearsals = rehearsals
+        self._plan: list[str] | None = None  # made when Stage 3 begins
+        self._done: list[str] = []  # actions so far
 
     def respond(self, request: Generate) -> str:
         """The text of the next response."""
@@ -97,7 +116,8 @@ class ScriptedAgent:
             return self._summary(request)
         if self._happens(self._faults.broken_format):
             return "<think>Noted.</think>"
-        return (self._remember, self._ignore_distractor, self._answer)[request.stage - 1](request)
+        pursue = self._answer if self._task.is_question else self._act
+        return (self._remember, self._ignore_distractor, pursue)[request.stage - 1](request)
 
     def _happens(self, probability: float) -> bool:
         return bool(self._rng.random() < probability)
@@ -107,8 +127,8 @@ class ScriptedAgent:
     def _remember(self, request: Generate) -> str:
         message = request.context.messages[-1].text
         said, _, retrieved = message.partition("\nMemories:\n")
-        current = [f for f in self._task.supporting_facts if states(said, f)]
-        stale = [f for f in self._task.stale_facts if states(said, f)]
+        current = [f for f in self._task.supporting_facts if self._says(said, f)]
+        stale = [f for f in self._task.stale_facts if self._says(said, f)]
         if current and stale:
             return self._record_change(current[0], stale[0], retrieved)
         facts = current or stale
@@ -119,6 +139,10 @@ class ScriptedAgent:
         if self._happens(self._faults.skip_store):
             return self._reply("Nothing to keep.")
         return self._calls("A new fact.", [("Add_memory", {"content": f}) for f in facts])
+
+    def _says(self, message: str, fact: str) -> bool:
+        """Lessons about environments hold hardly a name; they are said to the letter or not."""
+        return states(message, fact) if self._task.is_question else fact in message
 
     def _record_change(self, fact: str, stale: str, retrieved: str) -> str:
         if self._happens(self._faults.ignore_change):
@@ -157,6 +181,9 @@ class ScriptedAgent:
         return self._conclude(tuple((found or {}).values()))
 
     def _search_words(self) -> str:
+        if not self._task.is_question:
+            words = self._task.query.removeprefix("Goal: ").split()[:_MOST_WORDS]
+            return " ".join(words) or self._task.category or "the goal"
         words = [n for n in names_in(self._task.query)[1:] if n not in _FILLER]
         return " ".join(words) or self._task.query
 
@@ -175,6 +202,35 @@ class ScriptedAgent:
             answer = others[int(self._rng.integers(len(others)))]
         return f"<think>{thought or 'I do not know.'}</think><answer>{answer}</answer>"
 
+    def _act(self, request: Generate) -> str:
+        """A look into the memory, then action after action of the plan, and sometimes another."""
+        del request  # the plan says it all
+        if self._plan is None:
+            self._plan = self._rehearsals.plan(self._task.goal)
+            if not self._happens(self._faults.skip_retrieve):
+                return self._call("Look it up.", "Retrieve_memory", query=self._search_words())
+        if not self._plan or self._happens(self._faults.wrong_action):
+            self._do_another()
+        else:
+            self._done.append(self._plan.pop(0))
+        if not self._done:
+            return self._reply("I do not know.")
+        return self._call("Go on.", "Act", action=self._done[-1])
+
+    def _do_another(self) -> None:
+        """Takes another action than the plan's; where there is none, the last one again."""
+        goal, planned = self._task.goal, self._plan[:1]
+        known = [a for a in self._rehearsals.actions(goal, self._done) if a not in planned]
+        if known:
+            self._done.append(known[int(self._rng.integers(len(known)))])
+        elif planned:
+            self._done.append(self._plan.pop(0))
+        if known and planned:
+            if self._happens(self._faults.ignore_wrong):
+                self._plan = self._plan[1:]
+            else:
+                self._plan = self._rehearsals.mended(goal, self._done, self._plan) or self._plan[1:]
+
     # --- Text --------------------------------------------------------------------
 
     def _reply(self, thought: str) -> str:
@@ -188,6 +244,8 @@ class ScriptedAgent:
         return f"<think>{thought}</think><tool_call>{listed}</tool_call>"
 
 
+_MOST_WORDS = 12  # of a goal, in the search for what helps to reach it
+
 _FILLER = frozenset(
     (
         "By Did I In At Who Which Update News Correction Was What When Where Memories The "
@@ -197,7 +255,7 @@ _FILLER = frozenset(
 
 
 class ScriptBackend:
-    """Answers generations with scripted agents; a `rollout.driver.Backend`.
+    """Answers generations with scripted agents; a `rollout.driver.Backend`. Close it.
 
     Every rollout's choices follow from (seed, task, rollout key) alone.
     """
@@ -205,13 +263,14 @@ class ScriptBackend:
     def __init__(self, chat: ChatEncoder, imperfection: Imperfection, seed: int, slots: int = 16):
         self.slots = slots
         self._chat, self._imperfection, self._seed = chat, imperfection, seed
+        self._rehearsals = Rehearsals()
         self._agents: dict[int, ScriptedAgent] = {}
         self._done: list[tuple[int, Generated]] = []
 
     def begin(self, slot: int, rollout: Rollout) -> None:
         digest = hashlib.blake2b(rollout.task.task_id.encode(), digest_size=8).digest()
         rng = np.random.default_rng([self._seed, int.from_bytes(digest, "big")])
-        self._agents[slot] = ScriptedAgent(rollout.task, self._imperfection, rng)
+        self._agents[slot] = ScriptedAgent(rollout.task, self._imperfection, rng, self._rehearsals)
 
     def submit(self, slot: int, request: Generate) -> None:
         text = self._agents[slot].respond(request)
@@ -221,3 +280,7 @@ class ScriptBackend:
     def step(self) -> list[tuple[int, Generated]]:
         done, self._done = self._done, []
         return done
+
+    def close(self) -> None:
+        """Ends what the agents rehearsed in."""
+        self._rehearsals.close()

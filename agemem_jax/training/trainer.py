@@ -24,7 +24,6 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, processes
 from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
 from agemem_jax.rewards.total import ask_ahead, compute_rewards
-from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
@@ -34,7 +33,6 @@ from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.banner import banner
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
-from agemem_jax.training.demonstrations import ScriptBackend
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.learner import Learner, Outcome
@@ -44,6 +42,7 @@ from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.saver import Saver
 from agemem_jax.training.summary import summarise, with_judge_counts
 from agemem_jax.training.throughput import Stopwatch
+from agemem_jax.training.warmup import play_demonstrations
 
 
 def train(
@@ -207,7 +206,9 @@ class Trainer:
     def _run_warmup(self, phase: curriculum.Phase) -> None:
         """Imitates the scripted agent; the demonstrations follow from the seed."""
         config = self.config
-        demonstrations = self._demonstrations(phase)
+        demonstrations = play_demonstrations(
+            config, self.player, self._rules(phase), self.interruption.check
+        )
         logging.info("Warm-up on %d demonstrations", len(demonstrations))
         prefix = self._rules(phase).shared_prefix
         vocabulary = range(self.backbone.config.vocab_size)
@@ -223,22 +224,6 @@ class Trainer:
             own = chosen[self._process :: self._processes]
             self.state, outcome = self.learner.imitate(self.state, own, prefix, clock)
             self._finish_iteration(phase, {}, outcome, clock)
-
-    def _demonstrations(self, phase: curriculum.Phase) -> list[Trajectory]:
-        config = self.config
-        source = config.tasks.load("train")
-        rng = np.random.default_rng([config.seed, 1])
-        count = config.warmup.episodes
-        picks = rng.choice(len(source), size=count, replace=count > len(source))
-        key = jax.random.key(config.seed)
-        rollouts = [Rollout(source[int(i)], key) for i in picks]
-        backend = ScriptBackend(
-            self.player.chat, config.warmup.imperfection, config.seed, config.engine.slots
-        )
-        return run_episodes(
-            rollouts, self._rules(phase), self.player.store, backend, self.player.environments,
-            self.interruption.check,
-        )  # fmt: skip
 
     def _run_grpo(self, phase: curriculum.Phase) -> None:
         """Rolls out groups, rewards them, updates; one batch of tasks per iteration."""

@@ -10,7 +10,13 @@ import pytest
 from agemem_jax.environments.pddl.texts import read_problem, write_problem
 from agemem_jax.environments.registry import ENVIRONMENTS
 from agemem_jax.tasks import pddl_problems
-from agemem_jax.tasks.pddl import DOMAINS, OFFICIAL_NUMBERS, PDDLTasks, _earlier
+from agemem_jax.tasks.pddl import (
+    DOMAINS,
+    OFFICIAL_NUMBERS,
+    PDDLTasks,
+    _earlier,
+    is_held_out,
+)
 from agemem_jax.tasks.pddl_domains import DOMAIN_TEXTS
 from agemem_jax.tasks.task import EnvironmentGoal
 from tests.environments.pddl_cases import ALL, DATA, needs_data
@@ -145,6 +151,32 @@ def test_the_same_index_is_the_same_task_and_others_differ():
     assert [task.category for task in tasks[:5]] == [*DOMAINS, "gripper"]
 
 
+def test_the_split_validation_is_generated_of_the_same_kinds_and_of_other_problems():
+    source = PDDLTasks(difficulties=("tiny",), domains=("gripper", "tyreworld"), size=_DRAWS)
+    train, validation = source("train"), source("validation")
+    assert len(validation) == _DRAWS
+    problems = [
+        [read_problem(task.goal.options["problem_text"]) for task in tasks]
+        for tasks in (train, validation)
+    ]
+    assert [is_held_out(p) for p in problems[0]] == [False] * _DRAWS
+    assert [is_held_out(p) for p in problems[1]] == [True] * _DRAWS
+    told = [{(p.domain, p.init, frozenset(p.goal)) for p in each} for each in problems]
+    assert not told[0] & told[1] and len(told[1]) > 10
+    for one, other in zip(train, validation, strict=True):
+        assert one.category == other.category and one.task_id != other.task_id
+    assert validation[3].task_id == "pddl-validation-0-3-tyreworld-tiny"
+    assert [task.messages[1:] for task in train] != [task.messages[1:] for task in validation]
+
+
+def test_a_fifth_of_the_problems_is_held_out_and_none_of_them_is_told_as_an_earlier_task():
+    rng = np.random.default_rng(0)
+    drawn = [pddl_problems.generate("gripper", "tiny", rng).problem for _ in range(200)]
+    assert 0.1 < np.mean([is_held_out(problem) for problem in drawn]) < 0.3
+    told = _earlier("gripper", 40, "tiny", rng, drawn[0])
+    assert not any(is_held_out(solved.problem) for solved in told)
+
+
 def test_indices_outside_are_refused():
     tasks = PDDLTasks(size=3)("train")
     assert len(tasks) == 3
@@ -197,5 +229,5 @@ def test_what_is_missing_of_the_official_data_is_told(tmp_path):
     (tmp_path / "gripper.pddl").touch()
     with pytest.raises(ValueError, match="gripper.pddl and 20 problems in gripper/"):
         PDDLTasks(data_dir=str(tmp_path))("test")
-    with pytest.raises(ValueError, match="must be one of train, test, not 'dev'"):
+    with pytest.raises(ValueError, match="must be one of train, validation, test, not 'dev'"):
         PDDLTasks()("dev")

@@ -1,0 +1,42 @@
+"""The tiny backbone acts: it carries balls between two rooms, in PDDL's gripper.
+
+    python experiments/train.py --config=experiments/configs/tiny_gripper.py \\
+        --workdir=runs/gripper
+"""
+
+from agemem_jax.configs import tiny
+from agemem_jax.training import config_doors
+
+
+def get_config():
+    config = tiny.get_config()
+    config_doors.use_tasks(
+        config, "pddl", domains=("gripper",), difficulties=("tiny",), size=2000, experiences=1,
+        distractors=0, max_steps=8,
+    )  # fmt: skip
+    config.tasks.eval_split = "validation"
+    config.tasks.eval_size = 150
+
+    # The system prompt and the goal take 330 tokens, a look into the memory and each action with
+    # what is seen then 90.
+    config.episode.max_context_tokens = 1216
+    config.engine.max_length = 1312
+    config.engine.attend_buckets = (640, 960)
+    config.packing.row_lengths = (1024, 1344)
+
+    # The shipped weights know the format and the questions, not how to act.
+    config.warmup.steps = 200
+    config.warmup.batch = 16
+    config.warmup.episodes = 400
+    config.warmup.imperfection.broken_format = 0.0
+    config.warmup.optimizer.learning_rate = 1e-3
+    config.warmup.optimizer.warmup_steps = 20
+    config.warmup.optimizer.schedule = "cosine"
+    config.packing.max_microbatches = 16
+
+    config.curriculum.schedule = "joint"
+    config.curriculum.iterations = (20,)
+    config.optimizer.learning_rate = 4e-4
+    config.optimizer.warmup_steps = 4
+    config.optimizer.schedule = "cosine"
+    return config
