@@ -55,7 +55,7 @@ RULES = (
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"local\.sh 2 .*quickstart", append=_SMALL),
-    Rule(r"--source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
+    Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),

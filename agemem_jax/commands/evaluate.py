@@ -2,13 +2,13 @@
 
     agemem-evaluate --workdir=runs/a --methods=agemem_norl,agemem
     agemem-evaluate --workdir=runs/untrained --config=quickstart
-    agemem-evaluate --workdir=runs/a --source=babyai --source=locomo --tasks=20 \\
+    agemem-evaluate --workdir=runs/a --task_source=babyai --task_source=locomo --tasks=20 \\
         --methods=random,expert,agemem
 
 Reads the configuration and the checkpoints of the training run in the work directory, or,
 where there is none, the configuration that --config names: then it evaluates the backbone as
 it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
---judge.base_url=... --judge.model=...  Other tasks than the run's are played with --source, as
+--judge.base_url=... --judge.model=...  Other tasks than the run's are played with --task_source, as
 often as there are such. Prints tables and writes evaluation.json, evaluation.csv,
 learning_curve.png and trajectories.md.
 
@@ -44,7 +44,7 @@ _METHODS = flags.DEFINE_list(
     f"{', '.join(name for name in METHODS.names if name not in COMPARED)}.",
 )  # fmt: skip
 _SOURCES = flags.DEFINE_multi_string(
-    "source", [], "Where tasks come from instead of the run's source: by name or "
+    "task_source", [], "Where tasks come from instead of the run's source: by name or "
     "package.module:attribute, with options as in 'babyai(data_dir=\"data\")'; may be repeated. "
     f"There are {', '.join(SOURCES.names)}.",
 )  # fmt: skip
@@ -99,7 +99,7 @@ def _title(config: RunConfig) -> str:
 
 
 def _sources(config: RunConfig) -> list[TaskConfig]:
-    """The tasks that --source asks for."""
+    """The tasks that --task_source asks for."""
     size = config.tasks.eval_size
     return [TaskConfig(source, eval_size=size) for source in _SOURCES.value]
 

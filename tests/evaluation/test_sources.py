@@ -22,8 +22,8 @@ def test_slices_of_several_benchmarks_go_on_after_a_crash_with_the_episode_that_
     options = "experiences=0, distractors=0"
     arguments = (
         f"--workdir={tmp_path / 'run'}", "--methods=random,expert", "--tasks=3", "--show=1",
-        f"--source=babyai(data_dir='{DATA / 'agentboard'}', {options})",
-        f"--source=locomo(data_dir='{DATA / 'locomo'}')",
+        f"--task_source=babyai(data_dir='{DATA / 'agentboard'}', {options})",
+        f"--task_source=locomo(data_dir='{DATA / 'locomo'}')",
     )  # fmt: skip
     configured = f"--config={tmp_path / 'small.py'}"
     ended = []
