@@ -7,13 +7,15 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from agemem_jax.models import flops
 from agemem_jax.models.config import DecoderConfig
+from agemem_jax.parallel import processes
 from agemem_jax.planning import chips
 from agemem_jax.training.packing import Batch
 
@@ -143,3 +145,47 @@ def peak_memory() -> dict[str, int]:
         return {}
     unit = 1 if sys.platform == "darwin" else 1024
     return {"process_peak_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def timing(
+    model: DecoderConfig, values: Mapping[str, Any], work: Work, clock: Stopwatch
+) -> dict[str, float]:
+    """All of an iteration that depends on the machine; every process must call this.
+
+    Args:
+      model: that is trained.
+      values: the metrics of the iteration, with `sampled_tokens` where there were rollouts.
+      work: of its updates.
+      clock: that has measured its parts.
+
+    Returns:
+      Seconds, rates per second, peaks of memory; the largest of all processes.
+    """
+    timed = {"seconds": clock.total, **clock.seconds}
+    if "sampled_tokens" in values:
+        rate = values["sampled_tokens"] / clock.seconds["rollout_seconds"]
+        timed["sampled_tokens_per_second"] = rate
+    timed |= update_rates(model, work, clock.seconds["update_seconds"], jax.devices())
+    peaks = processes.gather(peak_memory())
+    return timed | {name: max(each[name] for each in peaks) for name in peaks[0]}
+
+
+def progress_line(
+    iterations: int, values: Mapping[str, Any], timed: Mapping[str, float], left: float
+) -> str:
+    """What a person reads of an iteration.
+
+    Args:
+      iterations: of its phase.
+      values: its metrics.
+      timed: what `timing` gave.
+      left: seconds until the run ends, at the pace until now.
+    """
+    parts = [f"{values['phase']} {values['iteration']}/{iterations}"]
+    for name in ("loss", "reward", "success"):
+        if name in values:
+            parts.append(f"{name} {float(values[name]):.3f}")
+    if "sampled_tokens_per_second" in timed:
+        parts.append(f"{timed['sampled_tokens_per_second']:.0f} tokens/s")
+    parts.append(f"{timed['seconds']:.1f} s, {left / 60:.1f} min left")
+    return "  ".join(parts)

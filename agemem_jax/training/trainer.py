@@ -359,29 +359,20 @@ class Trainer:
         for each in outcome.updates:
             self.faults.watch_update(self.position.step, each)
         values = summary | outcome.metrics()
-        timing = self._timing(values, outcome, clock)
+        timing = throughput.timing(self.backbone.config, values, outcome.work, clock)
         self.position = self.position.advance()
         step = self.position.step
         values = {"phase": phase.name, "iteration": self.position.iteration, **values}
         values |= self.faults.take()
         self.metrics.write(step, values, timing)
         if processes.is_primary():
-            self._show_progress(phase, values, timing)
+            total = sum(each.iterations for each in self.phases)
+            pace = (time.monotonic() - self._started) / (step - self._steps_at_start)
+            left = pace * (total - step)
+            logging.info("%s", throughput.progress_line(phase.iterations, values, timing, left))
         self.saver.mark(self.state, self.position)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
-
-    def _timing(self, values, outcome: Outcome, clock: Stopwatch) -> dict[str, float]:
-        """All that depends on the machine: seconds, rates, memory."""
-        timing = {"seconds": clock.total, **clock.seconds}
-        if "sampled_tokens" in values:
-            rate = values["sampled_tokens"] / clock.seconds["rollout_seconds"]
-            timing["sampled_tokens_per_second"] = rate
-        timing |= throughput.update_rates(
-            self.backbone.config, outcome.work, clock.seconds["update_seconds"], jax.devices()
-        )
-        peaks = processes.gather(throughput.peak_memory())
-        return timing | {name: max(each[name] for each in peaks) for name in peaks[0]}
 
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""
@@ -400,16 +391,3 @@ class Trainer:
             self.saver.save(self.state, self.position, wait=False)
         except SaveFailed as error:
             self.faults.count("failed_saves", error)
-
-    def _show_progress(self, phase: curriculum.Phase, values, timing) -> None:
-        total = sum(each.iterations for each in self.phases)
-        done = self.position.step - self._steps_at_start
-        left = (time.monotonic() - self._started) / done * (total - self.position.step)
-        parts = [f"{phase.name} {self.position.iteration}/{phase.iterations}"]
-        for name in ("loss", "reward", "success"):
-            if name in values:
-                parts.append(f"{name} {float(values[name]):.3f}")
-        if "sampled_tokens_per_second" in timing:
-            parts.append(f"{timing['sampled_tokens_per_second']:.0f} tokens/s")
-        parts.append(f"{timing['seconds']:.1f} s, {left / 60:.1f} min left")
-        logging.info("  ".join(parts))
