@@ -38,13 +38,15 @@ def imported(source: str) -> set[str]:
 def distributions() -> dict[str, str]:
     """Distribution that each third-party import comes from, with one file that has it."""
     provided = importlib.metadata.packages_distributions()
+    extras = {name for file in EXTRAS.values() for name in pinned(file)}
     found = {}
     for folder in ("agemem_jax", "experiments", "launch"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path.parent.name == "peers":  # run in environments of their own
                 continue
             for name in imported(path.read_text()):
-                (distribution,) = set(provided.get(name, [f"of `import {name}`"]))
+                absent = name if canonicalize_name(name) in extras else f"of `import {name}`"
+                (distribution,) = set(provided.get(name, [absent]))
                 found[canonicalize_name(distribution)] = str(path.relative_to(ROOT))
     return found
 
