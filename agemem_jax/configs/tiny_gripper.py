@@ -19,10 +19,14 @@ def get_config():
 
     # The system prompt and the goal take 330 tokens, a look into the memory and each action with
     # what is seen then 90.
-    config.episode.max_context_tokens = 1216
-    config.engine.max_length = 1312
+    config.episode.max_context_tokens = 1280
+    config.episode.max_response_tokens = 72
+    config.engine.max_length = 1352
     config.engine.attend_buckets = (640, 960)
-    config.packing.row_lengths = (1024, 1344)
+    config.packing.row_lengths = (1024, 1360)
+    # Filling the context with broken calls must cost as much as to run out of actions: where it
+    # costs less, that is what is learned.
+    config.rewards.components.penalty.options.token_budget = -1.0
 
     # The shipped weights know the format and the questions, not how to act.
     config.warmup.steps = 200
@@ -35,8 +39,9 @@ def get_config():
     config.packing.max_microbatches = 16
 
     config.curriculum.schedule = "joint"
-    config.curriculum.iterations = (20,)
-    config.optimizer.learning_rate = 4e-4
+    config.curriculum.iterations = (24,)
+    config.curriculum.tasks_per_iteration = 6
+    config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 4
     config.optimizer.schedule = "cosine"
     return config
