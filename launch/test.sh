@@ -16,4 +16,4 @@ fi
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"  # compilers for TPUs and GPUs are there, and find none
 workers=2  # most of the time is compilation, on one core: two files at a time
 if [[ "${JAX_PLATFORMS}" == *cuda* ]]; then workers=0; fi  # one process has a GPU's memory
-python -m pytest -rs -n "${workers}" --dist loadfile "$@"
+python -m pytest -rs -n "${workers}" --dist loadfile --no-loadscope-reorder "$@"
