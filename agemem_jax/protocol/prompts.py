@@ -136,7 +136,8 @@ _ACTIONS = 60  # of an environment that lists a thousand, contexts hold no more
 
 def goal_text(*instructions: str) -> str:
     """The message that gives the goal of an environment (Stage 3)."""
-    return "Goal: " + "\n".join(text for text in instructions if text)
+    text = "\n".join(text for text in instructions if text)
+    return text if text.startswith("Goal:") else f"Goal: {text}"
 
 
 def actions_text(actions: Sequence[str]) -> str:
