@@ -90,7 +90,7 @@ class Evaluator:
             "tasks": {
                 "name": config.tasks.name,
                 "split": config.tasks.held_out_split,
-                **components.identify_source(self._tasks),
+                **components.identify_tasks(self._tasks),
             },
             "temperature": config.evaluation.temperature,
             "seed": config.evaluation.seed,

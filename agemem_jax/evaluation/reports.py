@@ -204,6 +204,7 @@ def write_learning_curve(
     axes.set_xlabel("step")
     axes.set_ylabel("mean over the batch")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from agemem_jax.rewards.llm_judge import LLMJudge
 from agemem_jax.rollout.goals import tools_for
 from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import TaskSource
-from agemem_jax.tasks.task import Goal
+from agemem_jax.tasks.task import Goal, Task
 from agemem_jax.training import train_state
 from agemem_jax.training.run_config import ModelConfig, RunConfig
 
@@ -190,6 +191,17 @@ def identify_source(source: TaskSource) -> dict[str, Any]:
     for index in _spread(len(source), 16):
         digest.update(source[index].task_id.encode() + b"\0")
     return {"tasks": len(source), "digest": digest.hexdigest()}
+
+
+def identify_tasks(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What tells one list of tasks from another that is evaluated: all that stands in them.
+
+    Tasks of the same names may differ, for instance by what an option of their source adds.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for task in tasks:
+        digest.update(repr(task).encode("utf-8", "backslashreplace") + b"\0")
+    return {**identify_source(tasks), "content": digest.hexdigest()}
 
 
 def _spread(size: int, count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The judge that a run begins with, is refused for, or begins without."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -8,6 +9,7 @@ from absl import logging
 from agemem_jax.parallel import processes
 from agemem_jax.rewards.judge_config import JudgeConfig
 from agemem_jax.rewards.judges import OfflineJudge
+from agemem_jax.tasks.task import EnvironmentGoal, Task
 from agemem_jax.training import components, run_config
 from tests.rewards.endpoint import RIGHT, WRONG, Endpoint, always
 
@@ -78,3 +80,11 @@ def test_of_several_processes_one_tries_and_all_do_the_same(tmp_path, monkeypatc
             judge = components.build_judge(config, tmp_path)
             assert judge.score_answers([WRONG]) == [0.0]
         assert not endpoint.requests
+
+
+def test_tasks_of_the_same_names_that_differ_are_not_taken_for_each_other():
+    one = [Task("t", EnvironmentGoal("babyai", {"subgoals": ()}))]
+    other = [Task("t", EnvironmentGoal("babyai", {"subgoals": ("a red ball",)}))]
+    first, second = components.identify_tasks(one), components.identify_tasks(other)
+    assert first["digest"] == second["digest"] and first["content"] != second["content"]
+    assert first == components.identify_tasks(copy.deepcopy(one))
