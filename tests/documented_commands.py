@@ -60,6 +60,9 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
+    Rule(
+        r"sweep\.py", append=f"{_SMALL} --evaluate=--tasks=2", replace=(r"seeds=0,1,2", "seeds=0")
+    ),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
