@@ -89,6 +89,7 @@ KNOWN = (
 
 _TOLD_SEEDS = range(5000, 5008)
 _FIRST_TRAIN_SEED = 10_000
+_VALIDATION_SEED = 1000  # in place of a seed of the train split
 _SHORT = 16  # actions; longer demonstrations are told where no other is among the first few
 
 
@@ -100,8 +101,9 @@ class BabyAITasks:
       data_dir: folder with AgentBoard's `babyai_test.jsonl`, for its subgoal patterns: the
         progress of the test split. None: progress is 0 until a goal is reached.
       levels: to train on, as minigrid names them; none are all 28 of AgentBoard.
-      size: tasks of the train split, which goes through the levels in turn.
-      seed: of the train split; seeds share no episode.
+      size: tasks of the train split, and of the validation split, which go through the levels in
+        turn.
+      seed: of the train split; seeds share no episode with each other nor with validation.
       experiences: past episodes of the level that Stage 1 tells.
       distractors: past episodes of other levels (`ONE_ROOM`) that Stage 2 tells.
       max_steps: actions until an episode ends.
@@ -117,7 +119,7 @@ class BabyAITasks:
     max_steps: int = 30
     rule: Literal["agentboard", "level"] = "agentboard"
 
-    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
     sorted: ClassVar[bool] = True  # a slice of them is spread
 
     def __post_init__(self):
@@ -131,7 +133,7 @@ class BabyAITasks:
                 f"babyai.size ({self.size}) and babyai.max_steps ({self.max_steps}) must be at "
                 "least 1."
             )
-        if not 0 <= self.seed < 1000 or self.size > _SEEDS_EACH:
+        if not 0 <= self.seed < _VALIDATION_SEED or self.size > _SEEDS_EACH:
             raise ValueError(
                 f"babyai.seed ({self.seed}) must lie in [0, 999], and babyai.size ({self.size}) "
                 f"be at most {_SEEDS_EACH}."
@@ -152,8 +154,8 @@ class BabyAITasks:
           ValueError: there is no such split, or no file of AgentBoard's in `data_dir`.
         """
         if split not in self.splits:
-            raise ValueError(f"The babyai split must be train or test, not {split!r}.")
-        if split == "train":
+            raise ValueError(f"The babyai split must be train, validation or test, not {split!r}.")
+        if split != "test":
             return _Episodes(self, split, self.size)
         patterns = () if self.data_dir is None else _subgoals(pathlib.Path(self.data_dir) / FILE)
         return _Episodes(self, split, len(LEVELS) * len(TEST_SEEDS), patterns)
@@ -222,7 +224,8 @@ class _Episodes(Sequence):
         if self.split == "test":
             return LEVELS[index // len(TEST_SEEDS)], TEST_SEEDS[index % len(TEST_SEEDS)]
         levels = self.source.levels or LEVELS
-        first = _FIRST_TRAIN_SEED + self.source.seed * _SEEDS_EACH
+        block = self.source.seed if self.split == "train" else _VALIDATION_SEED
+        first = _FIRST_TRAIN_SEED + block * _SEEDS_EACH
         return levels[index % len(levels)], first + index // len(levels)
 
 

@@ -140,6 +140,19 @@ def test_a_folder_without_agentboards_file_is_refused_with_where_to_get_it(tmp_p
         BabyAITasks(data_dir=str(tmp_path))("test")
 
 
+def test_validation_has_the_levels_of_the_train_split_and_episodes_of_no_other_split():
+    options = {"levels": (LEVELS[2],), "experiences": 0, "distractors": 0, "size": 50}
+    seeds = {
+        (split, seed): {task.goal.seed for task in BabyAITasks(seed=seed, **options)(split)}
+        for split, seed in (("train", 0), ("train", 999), ("validation", 0), ("validation", 7))
+    }
+    held_out = seeds["validation", 0]
+    assert len(held_out) == 50 and held_out == seeds["validation", 7]
+    assert not held_out & (seeds["train", 0] | seeds["train", 999] | set(TEST_SEEDS))
+    tasks = BabyAITasks(**options)("validation")
+    assert {task.goal.options["level"] for task in tasks} == {LEVELS[2]}
+
+
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="train or test"):
+    with pytest.raises(ValueError, match="train, validation or test"):
         BabyAITasks()("dev")
