@@ -149,7 +149,7 @@ class Inflater(Mute):
     """Fills the context with thoughts and retrievals, then empties it."""
 
     def tidy(self, said):
-        return answer("Noted.", thought="so " * 60)
+        return answer("Noted.", thought="so " * 30)
 
     def conclude(self, said):
         if self.results < 2:
@@ -157,7 +157,7 @@ class Inflater(Mute):
             tool = ("Summary_context", {"span": "all"}) if last else (
                 "Retrieve_memory", {"query": said.text, "top_k": 10},
             )  # fmt: skip
-            return call(tool, thought="so " * 30)
+            return call(tool, thought="so " * 10)
         return answer("unknown")
 
 

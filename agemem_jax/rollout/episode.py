@@ -307,9 +307,10 @@ class Episode(ToolUse):
     def _with_context_use(self, message: Message) -> tuple[Message, str]:
         """The message with a line below it, and the text of both.
 
-        The line says the length of the prompt that the next response is sampled after, itself
-        included. How many tokens a number takes depends on the number: where none fits, the line
-        is off by the one or two tokens between them.
+        The line says how long the prompt is up to here, itself and what opens the next response
+        included: what that is sampled after, unless another message comes first. How many tokens a
+        number takes depends on the number: where none fits, the line is off by the one or two
+        tokens between them.
         """
         told, told_message = message.text, message
         used = self.prompt_length(self.context.append(message))
