@@ -142,7 +142,9 @@ class Filterer(Mute):
     def conclude(self, said):
         if self.results:
             return answer("unknown")
-        return call(("Filter_context", {"criteria": said.text}), ("Summary_context", {"span": "all"}))
+        return call(
+            ("Filter_context", {"criteria": said.text}), ("Summary_context", {"span": "all"})
+        )
 
 
 class Inflater(Mute):
@@ -179,14 +181,15 @@ class Reverser(Hoarder):
 
 
 class Renewer(Hoarder):
-    """Stores each message, and in Stage 3 deletes what it finds and adds it again."""
+    """Stores each message, and in Stage 3 deletes what it finds first and adds it again."""
 
     def conclude(self, said):
         entries = _ENTRY.findall(said.text)
         if self.results == 1 and entries:
+            memory_id, content = entries[0]
             return call(
-                *(("Delete_memory", {"memory_id": i, "confirmation": True}) for i, _ in entries),
-                *(("Add_memory", {"content": content}) for _, content in entries),
+                ("Delete_memory", {"memory_id": memory_id, "confirmation": True}),
+                ("Add_memory", {"content": content}),
             )
         return Summariser.conclude(self, said)
 

@@ -27,10 +27,11 @@ class GuardedContext:
     """R_context in [0, 1]: the mean of compression, preservation and, if at stake, preventive.
 
     Attributes:
-      pressure: the share of T_max that a context should not pass, in (0, 1].
+      pressure: the share of T_max from which what was given alone is much, in (0, 1]. The
+        policy's own words and what it looks up come on top.
     """
 
-    pressure: float = 0.75
+    pressure: float = 0.5
 
     def __post_init__(self):
         if not 0 < self.pressure <= 1:
@@ -54,17 +55,17 @@ def preventive(
         (given - used) / (given - pressure T_max), held to [0, 1]
 
     with `given` and `used` the tokens of `OutcomeEvent.given_tokens` and `context_tokens`. Only
-    edits of Stages 2 and 3 can make `used` smaller than `given`. 0 where the context
-    overflowed all the same; None, which is no part of the mean, where `given` is within the share,
-    or not known.
+    edits of Stages 2 and 3 can make `used` smaller than `given`. 0 where the context overflowed
+    in one of these stages; else None, which is no part of the mean, where `given` is within the
+    share, or not known.
     """
+    if any(isinstance(event, OverflowEvent) and event.stage > 1 for event in events):
+        return 0.0
     if outcome is None or outcome.given_tokens is None:
         return None
     excess = outcome.given_tokens - pressure * outcome.max_context_tokens
     if excess <= 0:
         return None
-    if any(isinstance(event, OverflowEvent) for event in events):
-        return 0.0
     return min(1.0, max(0.0, (outcome.given_tokens - outcome.context_tokens) / excess))
 
 

@@ -40,12 +40,12 @@ def of_play(trajectory: Trajectory) -> dict[str, float | None]:
     """How the episode went; None where there is no such value.
 
     Returns:
-      `answered`, `steps`, `dropped_messages`, and `format_errors`, responses that could not be read;
+      `answered`, `steps`, `dropped_messages`; `format_errors`, responses that could not be read;
       `prompt_tokens`, mean over the prompts, None where the first one was too long;
       `context_share`, `context_share_max`, mean and largest prompt over T_max, above 1 where the
       context overflowed, None without prompts;
-      `idle_edits`, the share of the context tools' calls that did their work and left the context no
-      shorter than it was, None without such calls.
+      `idle_edits`, the share of the calls of context tools that did their work and left the
+      context no shorter than it was, None without such calls.
     """
     shares, edits = trajectory.context_shares, _edits(trajectory)
     return {

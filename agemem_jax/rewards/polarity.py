@@ -30,6 +30,7 @@ _DETERMINERS = frozenset("the his her their its our my your a an".split())
 _ENDS = frozenset("and but though although because while who which".split())
 _ENDS_OF_MOVE = _ENDS | {"for", "to"}
 _HAVE_AND_BE = frozenset("is are was were has have had".split())
+_BE = frozenset("is are was were be been get got".split())
 _AUXILIARIES = _HAVE_AND_BE | frozenset("do does did can could will would should may might".split())
 # What may follow a denial at the end of a sentence and be denied by it no more than it is.
 _CLOSING = frozenset("longer more any anymore now there so true right correct the case".split())
@@ -63,9 +64,9 @@ def read(sentence: str) -> tuple[tuple[str, frozenset[Mark]], ...]:
       stopped, ceased, formerly, previously, former, "used to" behind no form of be, "left" in
       front of a name or a determiner, "moved from", "moved away". "whether" and "if" ask.
     - They deny nothing in "not only", "not just", "not merely", "not least", "no doubt", "no
-      matter", "no less", "nothing but", "none other", "no. 5", in "no," with its comma, and in titles:
-      capitalised inside of a sentence, or at its start in front of a capitalised word or a
-      number ("Never Let Me Go"), unless a "but" follows ("Not Ana but Ben").
+      matter", "no less", "nothing but", "none other", "no. 5", in "no," with its comma, and in
+      titles: capitalised inside of a sentence, or at its start in front of a capitalised word or
+      a number ("Never Let Me Go"), unless a "but" follows ("Not Ana but Ben").
     - The scope is what follows up to the end of the clause: a comma, semicolon, colon, bracket
       or dash, or one of and, but, though, although, because, while, who, which; behind "left"
       and "moved" for and to as well. A denying word with a comma behind it denies up to the next
@@ -118,24 +119,29 @@ def _scope(words: list[str], breaks: list[bool], place: int) -> range:
     if word == "no" and behind[:1].isdigit():
         return range(0)
     ends = _ENDS
-    if word in _LEFT or word in _MOVED:
-        ends = _ENDS_OF_MOVE
-        if word in _MOVED and behind not in ("from", "away"):
+    if word in _MOVED:
+        if behind not in ("from", "away"):
             return range(0)
+        first, ends = first + 1, _ENDS_OF_MOVE
+    elif word in _LEFT:
+        ends = _ENDS_OF_MOVE
         follows = first < len(words) and not breaks[place] and words[first][0].isupper()
-        if word in _LEFT and not (follows or (behind in _DETERMINERS and not breaks[place])):
+        if not (follows or (behind in _DETERMINERS and not breaks[place])):
             return range(0)
     elif word == "used":
-        if behind != "to" or words[place - 1 : place] in (["is"], ["are"], ["was"], ["were"], ["be"]):
+        if behind != "to" or (place > 0 and words[place - 1].lower() in _BE):
             return range(0)
+        first += 1
     elif word not in _PLAIN | _FALSE | _ASKING and not re.fullmatch(r"\w+n['’]t", word):
         return range(0)
     if all(each.lower() in _CLOSING for each in words[first:]):
         owns = first == len(words) and words[place - 1].lower() in _AUXILIARIES
         return range(_start_of_clause(words, breaks, place) if owns else 0, place)
     if breaks[place]:
-        if word in _FALSE or word == "no":
-            return range(0, place if word in _FALSE else 0)
+        if word in _FALSE:
+            return range(place)
+        if word == "no":
+            return range(0)
         return range(first, _end(words, [False] * len(words), first, ends))
     return range(first, _end(words, breaks, first, ends))
 

@@ -210,7 +210,7 @@ class _Fact:
 
     def denied_by(self, text: _Words) -> bool:
         if self.denying and len(self.words) < _SHORT_FACT:
-            return all(text.only(word) <= {Mark.AFFIRMED} for word in self.words)
+            return not any(Mark.DENIED in text.only(word) for word in self.words)
         return any(
             found and not found & self.marks[word]
             for word in self.words
