@@ -43,7 +43,7 @@ class Measures:
         are made of;
         `tn`, mean prompt tokens of a generation; `context_share`, `context_share_max`,
         `idle_edits`, `format_errors` and `steps`, see `rewards.measures.of_play`;
-        `tc_TOOL`, calls of each tool, and `failed_calls`, the share of a task's calls that failed.
+        `tc_TOOL`, calls of each tool, and `failed_share`, the share of a task's calls that failed.
       tc: tool calls per episode, by tool, failed ones included.
       failed_calls: share of all tool calls that failed.
       counts: over how many tasks the estimates are that some tasks have no value for.
@@ -159,7 +159,7 @@ def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, fl
         "tn": trajectory.mean_prompt_tokens,
         **{name: play[name] for name in kept},
         **{f"tc_{name}": count for name, count in calls.by_tool.items()},
-        "failed_calls": calls.failed / calls.calls if calls.calls else None,
+        "failed_share": calls.failed / calls.calls if calls.calls else None,
     }
 
 

@@ -68,7 +68,7 @@ def render_tables(
 # What the context and the protocol looked like; in percent, but for the errors.
 _PLAYS = {
     "context_share": "context %", "context_share_max": "fullest %", "idle_edits": "idle edits %",
-    "failed_calls": "failed calls %", "format_errors": "format errors",
+    "failed_share": "failed calls %", "format_errors": "format errors",
 }  # fmt: skip
 
 

@@ -158,4 +158,4 @@ def test_how_full_contexts_were_and_what_edits_did_is_measured_in_both_places():
         assert metrics[name] == pytest.approx(value), name
     assert measures.counts["idle_edits"] == 1
     assert measures["tc_Summary_context"].mean == measures.tc["Summary_context"] == 1.0
-    assert measures["failed_calls"].mean == measures.failed_calls == 0.25
+    assert measures["failed_share"].mean == measures.failed_calls == 0.25

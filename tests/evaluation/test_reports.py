@@ -45,7 +45,7 @@ def test_tables_fit_a_terminal_of_80_columns_without_cutting_anything():
 
 def test_parts_and_contexts_have_intervals_and_say_over_how_many_tasks(tmp_path):
     names = ("part_compression", "part_preventive", "part_preservation", "part_maintenance")
-    plays = ("context_share", "context_share_max", "idle_edits", "failed_calls", "format_errors")
+    plays = ("context_share", "context_share_max", "idle_edits", "failed_share", "format_errors")
     estimates = dict.fromkeys((*names, *plays), Estimate(0.25, 0.2, 0.3))
     one = dataclasses.replace(RESULTS["AgeMem"], estimates=RESULTS["AgeMem"].estimates | estimates)
     one = dataclasses.replace(one, counts={"part_preventive": 12, "idle_edits": 91})
