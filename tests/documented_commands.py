@@ -68,6 +68,8 @@ RULES = (
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
     Rule(r"--config=CONFIG|-- \.\.\.|IMAGE|ZONE", left_out="a pattern; tests/launch try each"),
     Rule(r"^for seed", left_out="an hour; one of its rounds stands in README.md"),
+    Rule(r"reward_hacks\.py", replace=(r"--tasks=\d+", "--tasks=1")),
+    Rule(r"-m pytest", left_out="the tests are run as they are"),
     Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
     Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
     Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),

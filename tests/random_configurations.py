@@ -31,6 +31,7 @@ _NAMES = {
     "tasks.eval_split": ["train", "validation", "test"],
     "method": ["agemem", "agemem_rag", "no_memory", "no_module:METHOD"],
     "rewards.components.task.options.environment": ["progress", "success"],
+    "rewards.variant": ["literal", "guarded"],
     "model.init": ["random", "pretrained"],
     "model.chat_format": ["chatml", "llama3", "gemma", "mistral"],
     "model.backend": ["auto", "plain", "cpu", "tpu"],

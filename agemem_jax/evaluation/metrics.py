@@ -39,10 +39,14 @@ class Measures:
         `success`, `progress`, `grounding`, see `rewards.measures` (environments);
         `mq`, stored memories against the gold supporting facts, by the judge, in [0, 1] (tasks
         with such facts);
-        `reward`, the total, and `r_NAME`, every component of it but the task's;
-        `tn`, mean prompt tokens of a generation.
+        `reward`, the total, `r_NAME`, every component of it, and `part_NAME`, what components
+        are made of;
+        `tn`, mean prompt tokens of a generation; `context_share`, `context_share_max`,
+        `idle_edits`, `format_errors` and `steps`, see `rewards.measures.of_play`;
+        `tc_TOOL`, calls of each tool, and `failed_share`, the share of a task's calls that failed.
       tc: tool calls per episode, by tool, failed ones included.
-      failed_calls: share of tool calls that failed.
+      failed_calls: share of all tool calls that failed.
+      counts: over how many tasks the estimates are that some tasks have no value for.
       categories: `estimates` of the tasks of each category, where there are several.
       judge: what became of the questions to an LLM judge (`JudgeStats`), among them the
         scores that the offline judge gave in its place; empty where that is the judge.
@@ -58,6 +62,7 @@ class Measures:
     judge: dict[str, int] = dataclasses.field(default_factory=dict)
     failed: int = 0
     dropped_messages: float = 0.0
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
@@ -68,12 +73,22 @@ def bootstrap(values: Float[np.ndarray, " task"], samples: int = 10_000, seed: i
     values = np.asarray(values, np.float64)
     if not len(values):
         return Estimate(0.0, 0.0, 0.0)
+    return bootstrap_together(values[:, None], samples, seed)[0]
+
+
+def bootstrap_together(
+    values: Float[np.ndarray, "task column"], samples: int = 10_000, seed: int = 0
+) -> list[Estimate]:
+    """`bootstrap` of each column, by the same resampled tasks; there is one task at least."""
     rng = np.random.default_rng(seed)
     count = len(values)
     # One row at a time: all of them at once would be gigabytes for a whole data set.
-    means = [values[rng.integers(count, size=count)].mean() for _ in range(samples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+    drawn = (rng.integers(count, size=count) for _ in range(samples))
+    means = [np.bincount(chosen, minlength=count) @ values / count for chosen in drawn]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return [
+        Estimate(*map(float, each)) for each in zip(values.mean(axis=0), low, high, strict=True)
+    ]
 
 
 def measure(
@@ -118,13 +133,19 @@ def measure(
         },
         failed=failed,
         dropped_messages=float(np.mean([t.dropped_messages for t in trajectories])),
+        counts={
+            name: known
+            for name in _names(rows)
+            if (known := sum(row.get(name) is not None for row in rows)) < len(rows)
+        },
     )
 
 
 def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, float | None]:
     """The values of one task, in the order of tables; None where it has no such value."""
     goal = measures.of_goal(trajectory, reward)
-    task = trajectory.task
+    task, play, calls = trajectory.task, measures.of_play(trajectory), count_calls(trajectory)
+    kept = ("context_share", "context_share_max", "idle_edits", "format_errors", "steps")
     return {
         "j": max(0.0, reward.components.get("task", 0.0)) if task.is_question else None,
         "f1": answer_f1.of_trajectory(trajectory),
@@ -132,16 +153,30 @@ def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, fl
         "progress": goal.get("progress"),
         "grounding": goal.get("grounding"),
         "mq": quality if task.supporting_facts else None,
-        **{f"r_{name}": value for name, value in reward.components.items() if name != "task"},
+        **{f"r_{name}": value for name, value in reward.components.items()},
+        **{f"part_{name}": value for name, value in reward.parts.items()},
         "reward": reward.total,
         "tn": trajectory.mean_prompt_tokens,
+        **{name: play[name] for name in kept},
+        **{f"tc_{name}": count for name, count in calls.by_tool.items()},
+        "failed_share": calls.failed / calls.calls if calls.calls else None,
     }
 
 
 def _estimates(rows: Sequence[dict[str, float | None]], samples: int) -> dict[str, Estimate]:
-    estimates = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        known = [row[name] for row in rows if row.get(name) is not None]
+    """Of every name that some row has; those that the same rows have are resampled together."""
+    names = _names(rows)
+    having: dict[tuple[bool, ...], list[str]] = {}
+    for name in names:
+        having.setdefault(tuple(row.get(name) is not None for row in rows), []).append(name)
+    found: dict[str, Estimate] = {}
+    for mask, together in having.items():
+        known = [row for row, has in zip(rows, mask, strict=True) if has]
         if known:
-            estimates[name] = bootstrap(np.asarray(known), samples)
-    return estimates
+            values = np.array([[row[name] for name in together] for row in known], np.float64)
+            found |= dict(zip(together, bootstrap_together(values, samples), strict=True))
+    return {name: found[name] for name in names if name in found}
+
+
+def _names(rows: Sequence[dict[str, float | None]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))

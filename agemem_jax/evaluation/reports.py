@@ -30,7 +30,9 @@ def render_tables(
     """Scores, what they cost, and what the reward is made of; at most 80 columns wide.
 
     Scores are in percent with 95 % intervals; calls of tools are means per task; rewards
-    are means. Where tasks have several categories, a table more has the main score by them.
+    are means. What components are made of, and how full contexts were, has intervals as well;
+    `evaluation.json` and `evaluation.csv` have those of all. Where tasks have several categories, a
+    table more has the main score by them.
 
     Args:
       results: by title of the method.
@@ -60,7 +62,68 @@ def render_tables(
     remarks = [f"J by {judge}, prompt {answer_prompt_name()}."] if judge != "offline" else []
     remarks += [f"Episodes that failed and are left out: {failed}."] if failed else []
     scores.caption = " ".join(remarks) or None
-    return [scores, *_by_category(results), costs, rewards]
+    return [scores, *_by_category(results), costs, *_plays(results), rewards, *_parts(results)]
+
+
+# What the context and the protocol looked like; in percent, but for the errors.
+_PLAYS = {
+    "context_share": "context %", "context_share_max": "fullest %", "idle_edits": "idle edits %",
+    "failed_share": "failed calls %", "format_errors": "format errors",
+}  # fmt: skip
+
+
+def _plays(results: Mapping[str, Measures]) -> list[rich_table.Table]:
+    """How full contexts were, of T_max, what edits left as it was, and what went wrong."""
+    shown = [name for name in _PLAYS if any(name in m.estimates for m in results.values())]
+    tables = []
+    for names in _by_three(shown):
+        table = _table("contexts and errors per task", tuple(_PLAYS[name] for name in names))
+        for title, m in results.items():
+            percent = [name != "format_errors" for name in names]
+            cells = zip(names, percent, strict=True)
+            table.add_row(title, *(_interval(m, name, each) for name, each in cells))
+        table.caption = _counted(results, names, _PLAYS)
+        tables.append(table)
+    return tables
+
+
+def _parts(results: Mapping[str, Measures]) -> list[rich_table.Table]:
+    """What the components of the reward are made of, each over the tasks where it was at stake."""
+    every = dict.fromkeys(n for m in results.values() for n in m.estimates if n[:5] == "part_")
+    tables = []
+    for names in _by_three(list(every)):
+        heads = {name: name.removeprefix("part_") for name in names}
+        table = _table("parts of the rewards", tuple(heads.values()))
+        for title, m in results.items():
+            table.add_row(title, *(_interval(m, name) for name in names))
+        table.caption = _counted(results, names, heads)
+        tables.append(table)
+    return tables
+
+
+def _by_three(names: Sequence[str]) -> list[Sequence[str]]:
+    """As many columns with intervals as a terminal has room for."""
+    return [names[start : start + 3] for start in range(0, len(names), 3)]
+
+
+def _interval(measures: Measures, name: str, percent: bool = False) -> str:
+    if name not in measures.estimates:
+        return ""
+    each = measures[name]
+    return each.percent() if percent else f"{each.mean:.3f} [{each.low:.2f}, {each.high:.2f}]"
+
+
+def _counted(
+    results: Mapping[str, Measures], names: Sequence[str], heads: Mapping[str, str]
+) -> str | None:
+    """Over how many tasks the means are that not all tasks have a value for."""
+    told = [
+        f"{heads[name].removesuffix(' %')} over {m.counts[name]} tasks of {title}"
+        for name in names
+        for title, m in results.items()
+        if m.counts.get(name)
+    ]
+    return f"{'; '.join(told)}." if told else None
 
 
 def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table.Table:
@@ -160,7 +223,7 @@ def render_trajectories(played: Sequence[tuple[Trajectory, Reward]]) -> str:
 
 def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
     task = trajectory.task
-    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items())
+    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items() if v is not None)
     outcome = trajectory.outcome
     if task.is_question:
         told = f"expected answer **{task.answer}**"

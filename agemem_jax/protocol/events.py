@@ -37,6 +37,9 @@ class ToolEvent:
       content: the content stored by an add or update, or the summary written.
       retrieved: the entries that a retrieval returned, best first.
       tokens_before, tokens_after: context length around the call, in tokens.
+      previous: the content that the updated or deleted entry had before.
+      removed: texts of the messages that the call took out of the context, the policy's own
+        responses aside.
     """
 
     stage: int
@@ -51,6 +54,8 @@ class ToolEvent:
     retrieved: tuple[RetrievedEntry, ...] = ()
     tokens_before: int = 0
     tokens_after: int = 0
+    previous: str | None = None
+    removed: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -122,6 +127,11 @@ class OutcomeEvent:
       progress: the part of an environment's goal that was reached, in [0, 1]; else None.
       actions: tried in an environment.
       valid_actions: of these, the ones that could be done.
+      shown_text: `context_text` without the policy's own responses; its summaries stay. None in
+        records of earlier versions.
+      given_tokens: what the last prompt would have been if nothing had been removed and the
+        policy had said and looked up nothing: the system message, and what Stages 2 and 3 showed
+        of themselves, observations of an environment included. None in earlier records.
     """
 
     stage: int
@@ -134,6 +144,8 @@ class OutcomeEvent:
     progress: float | None = None
     actions: int = 0
     valid_actions: int = 0
+    shown_text: str | None = None
+    given_tokens: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,6 +159,11 @@ def memories_text(entries: Sequence[RetrievedEntry]) -> str:
     return "\n".join(("Memories:", *lines)) if lines else "No memories."
 
 
+def context_use_text(used: int, budget: int) -> str:
+    """The line that tells the policy how full its context is, in tokens."""
+    return f"Context: {used} of {budget} tokens."
+
+
 def error_text(error: str) -> str:
     """What the policy reads when it did something wrong."""
     return f"Error: {error}"

@@ -1,4 +1,4 @@
-"""The table of reward components, and what of it a run takes.
+"""The table of reward components, and what of it a run takes, in which of two variants.
 
 A component is a function of (trajectory, judge) that returns a number or a `Score`, with its
 options as keyword arguments, or a dataclass that is called like one. It may have a method
@@ -9,7 +9,7 @@ can be asked at once.
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from agemem_jax.plugins.registry import Registry
 
@@ -20,8 +20,20 @@ COMPONENTS = Registry(
         "context": "agemem_jax.rewards.context_reward:ContextReward",
         "memory": "agemem_jax.rewards.memory_reward:MemoryReward",
         "penalty": "agemem_jax.rewards.penalty:Penalty",
+        "guarded_context": "agemem_jax.rewards.guarded_context:GuardedContext",
+        "guarded_memory": "agemem_jax.rewards.guarded_memory:GuardedMemory",
     },
 )
+# What the variant "guarded" has in place of the paper's functions.
+_GUARDED = {"context": "guarded_context", "memory": "guarded_memory"}
+_ON_FAILURE = {"literal": 1.0, "guarded": 0.1}
+_UNGATED = ("task", "penalty")
+
+
+def in_variant(function: str | Callable[..., Any], variant: str) -> str | Callable[..., Any]:
+    """What stands for a component's function in a variant; one of a user's own stays."""
+    guarded = variant == "guarded" and isinstance(function, str)
+    return _GUARDED.get(function, function) if guarded else function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +64,23 @@ class RewardConfig:
     Attributes:
       components: the terms of the sum by name, in the order of metrics and reports: the
         library's first, then others in alphabetical order.
+      variant: "literal" has the paper's formulas, which pay for calls that help nothing;
+        "guarded" has `guarded_context` and `guarded_memory` in place of `context` and `memory`,
+        and pays for all components but task and penalty by what the task came to.
+      on_failure: the share of those components that is paid where R_task is 0 or less, in [0, 1];
+        it rises linearly to 1 with R_task. None is 1.0 in "literal", as in the paper, and 0.1 in
+        "guarded", which leaves groups of failures something to differ in.
     """
 
     components: Mapping[str, ComponentConfig] = dataclasses.field(default_factory=_papers)
+    variant: Literal["literal", "guarded"] = "literal"
+    on_failure: float | None = None
 
     def __post_init__(self):
+        if self.variant not in _ON_FAILURE:
+            raise ValueError(
+                f"rewards.variant is {self.variant!r}; it must be 'literal' or 'guarded'."
+            )
         order = {name: index for index, name in enumerate(COMPONENTS.names)}
         names = sorted(self.components, key=lambda name: (order.get(name, len(order)), name))
         components = {name: self._complete(name) for name in names}
@@ -70,10 +94,31 @@ class RewardConfig:
                 f"The weights of rewards.components ({', '.join(self.components)}) are all 0; one "
                 "of them, penalty aside, must be above 0."
             )
+        if not 0 <= self.paid_on_failure <= 1:
+            raise ValueError(f"rewards.on_failure is {self.on_failure}; it must lie in [0, 1].")
+        if self.paid_on_failure < 1 and "task" not in self.components:
+            raise ValueError(
+                f"rewards.on_failure is {self.paid_on_failure}, but rewards.components has no task "
+                "to tell a failure by; add it, or set rewards.on_failure to 1."
+            )
+
+    @property
+    def paid_on_failure(self) -> float:
+        """`on_failure`, or what the variant has for it."""
+        return _ON_FAILURE[self.variant] if self.on_failure is None else self.on_failure
+
+    def paid(self, name: str, task: float) -> float:
+        """The share of the component `name` that is paid where R_task is `task`."""
+        if name in _UNGATED:
+            return 1.0
+        failed = 1.0 - min(1.0, max(0.0, task))
+        return 1.0 - failed * (1.0 - self.paid_on_failure)
 
     def _complete(self, name: str) -> ComponentConfig:
-        """The component `name` with all its options."""
+        """The component `name` with the function of the variant and all its options."""
         component, where = self.components[name], f"rewards.components.{name}"
+        function = in_variant(component.function, self.variant)
+        component = dataclasses.replace(component, function=function)
         try:
             options = COMPONENTS.complete(component.function, component.options, f"{where}.options")
         except ValueError as error:

@@ -10,13 +10,15 @@ class Score:
 
     Attributes:
       value: of the component.
-      parts: by name, for metrics and reports; names differ between components.
+      parts: by name, for metrics and reports; names differ between components. None stands for
+        one that was not at stake in this trajectory.
     """
 
     value: float
-    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
-def mean_of(**parts: float) -> Score:
-    """The mean of its parts."""
-    return Score(sum(parts.values()) / len(parts), parts)
+def mean_of(**parts: float | None) -> Score:
+    """The mean of its parts; those that are None are left out, one at least is not."""
+    counted = [part for part in parts.values() if part is not None]
+    return Score(sum(counted) / len(counted), parts)

@@ -5,13 +5,19 @@ with exact rules, written out in the docstrings, so that a score can be checked 
 """
 
 import collections
+import functools
 import re
 import string
 from collections.abc import Sequence
 
-# A word or a number; "St.Louis", "don't", "1,000" and "17-year-old" are one token each.
-_TOKEN = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
+from agemem_jax.rewards import polarity
+from agemem_jax.rewards.polarity import TOKEN, Mark
+
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
+_ABBREVIATED = re.compile(
+    r"\b(?:[A-Z]|Dr|Mr|Mrs|Ms|St|Jr|Sr|Prof|Lt|Col|Gen|Capt|Sgt|Rev|Gov|Sen|Mt|vs|ca|c|r)\.\s+$"
+)
+_NUMBERED = re.compile(r"\b[Nn]o\.\s+$")
 _QUOTED = re.compile(r"[\"“]([^\"“”]{1,200})[\"”]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 # Punctuation beyond ASCII stays, and an article beside it is still one: "the—cat".
@@ -29,6 +35,7 @@ FUNCTION_WORDS = frozenset(
 )
 # Names of a short fact may carry it alone; a longer fact needs its other words too.
 _SHORT_FACT = 5
+_BE_AND_HAVE = frozenset("is are was were has have had".split())
 _RECALL = 0.8
 
 
@@ -58,12 +65,24 @@ def answer_f1(answer: str, expected: str) -> float:
 
 def tokens(text: str) -> list[str]:
     """Words and numbers as written, possessive endings removed."""
-    return [re.sub(r"['’]s$", "", token) for token in _TOKEN.findall(text)]
+    return [_without_possessive(token) for token in TOKEN.findall(text)]
 
 
 def sentences(text: str) -> list[str]:
-    """Splits behind ., ! or ? followed by a blank, and at line ends."""
-    return [part for part in _SENTENCE_END.split(text) if part.strip()]
+    """Splits behind ., ! or ? followed by a blank, and at line ends.
+
+    Behind an initial ("K. A. Applegate"), "Dr." and its like, and "no." in front of a number,
+    nothing ends.
+    """
+    parts, start = [], 0
+    for match in _SENTENCE_END.finditer(text):
+        if _ABBREVIATED.search(text[: match.end()]) and not match[0].endswith("\n"):
+            continue
+        if _NUMBERED.search(text[: match.end()]) and text[match.end() : match.end() + 1].isdigit():
+            continue
+        parts.append(text[start : match.end()])
+        start = match.end()
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
 def is_name(token: str) -> bool:
@@ -88,48 +107,130 @@ def states(text: str, fact: str) -> bool:
     """Whether `text` says `fact`; the rule behind storage, relevance and memory quality.
 
     The fact's content words are its words without function words; its names are the
-    capitalised ones and the numbers. `text` says the fact when one of its sentences has
+    capitalised ones and the numbers. A sentence of `text` is about the fact when it has
 
     - all the names, given that the fact has at least two separate ones and that they are
-      at least half of its content words: "I heard that Pelmor employs Tovelin." says
+      at least half of its content words: "I heard that Pelmor employs Tovelin." is about
       "Tovelin works at Pelmor.", or
-    - at least 80 % of the content words and at least 80 % of the names.
+    - at least 80 % of the content words and at least 80 % of the names, and one of the other
+      words, if the fact has any.
+
+    Where the fact says between two names how they are related, so must the sentence: a word that
+    is no name and no function word, or a form of be or have, stands between the fact's names.
+    Where it says it elsewhere, the sentence has one of its other words. A list of names says
+    nothing.
+
+    The sentence says the fact when it affirms and denies what the fact affirms and denies, by
+    the marks of `polarity.read`: none of its content words stands there with other marks alone.
+    A question affirms nothing. A fact of less than five content words that denies something is
+    said by a sentence about it that denies any of them.
 
     A fact of five content words or more may also be spread over the sentences of `text`
-    by the second rule. Names must be the same, other words up to their ending ("works",
-    "worked").
+    by the second rule, unless one of them is about it and says otherwise. Names must be the
+    same, other words up to their ending ("works", "worked").
     """
-    wanted = _Fact(fact)
-    parts = sentences(text)
-    if any(wanted.said_by(part) for part in parts):
+    wanted = _Fact.of(fact)
+    found = [wanted.verdict(_Words.of(part)) for part in sentences(text)]
+    if True in found:
         return True
-    return len(wanted.words) >= _SHORT_FACT and wanted.recalled_by(text)
+    if len(wanted.words) < _SHORT_FACT or False in found:
+        return False
+    return wanted.recalled_by(_Words.of(text)) and not wanted.denied_by(_Words.of(text))
+
+
+def denies(text: str, fact: str) -> bool:
+    """Whether a sentence of `text` is about `fact` and says otherwise, and none says it."""
+    wanted = _Fact.of(fact)
+    found = [wanted.verdict(_Words.of(part)) for part in sentences(text) if not _is_question(part)]
+    return False in found and True not in found
+
+
+class _Words:
+    """The words of a text in lower case, other words than names by their stems, with marks."""
+
+    def __init__(self, text: str):
+        self.order: list[str] = []  # as written, possessive endings removed
+        self.marks: dict[str, set[Mark]] = {}
+        for part in sentences(text):
+            for word, marks in polarity.read(part):
+                written = _without_possessive(word)
+                self.order.append(written)
+                for key in {written.lower(), _stem(written.lower())}:
+                    self.marks.setdefault(key, set()).update(marks)
+
+    @classmethod
+    @functools.lru_cache(maxsize=4096)
+    def of(cls, text: str) -> "_Words":
+        return cls(text)
+
+    def only(self, word: str) -> frozenset[Mark]:
+        return frozenset(self.marks.get(word, ()))
 
 
 class _Fact:
-    """The content words of a fact, split into names and other words."""
+    """The content words of a fact, split into names and other words, with their marks."""
 
     def __init__(self, fact: str):
-        written = tokens(fact)
+        read = _Words(fact)
+        written = read.order
         self.names = frozenset(token.lower() for token in written if is_name(token))
         others = {token.lower() for token in written} - self.names - FUNCTION_WORDS
         self.others = frozenset(_stem(word) for word in others)
         self.words = self.names | self.others
         self.separate_names = _separate_names(written)
+        self.marks = {word: read.only(word) for word in self.words}
+        self.denying = any(Mark.AFFIRMED not in marks for marks in self.marks.values())
+        self.related = self._relates(written)
 
-    def said_by(self, sentence: str) -> bool:
-        names = {token.lower() for token in tokens(sentence)}
+    @classmethod
+    @functools.lru_cache(maxsize=4096)
+    def of(cls, fact: str) -> "_Fact":
+        return cls(fact)
+
+    def verdict(self, sentence: _Words) -> bool | None:
+        """Whether a sentence says the fact, or otherwise; None where it is not about it."""
         carried = self.separate_names >= 2 and 2 * len(self.names) >= len(self.words)
-        return (carried and self.names <= names) or self.recalled_by(sentence)
+        about = (carried and self.names <= sentence.marks.keys()) or self.recalled_by(sentence)
+        if not about:
+            return None
+        if not (self._relates(sentence.order) if self.related else self._has_others(sentence)):
+            return None
+        return not self.denied_by(sentence)
 
-    def recalled_by(self, text: str) -> bool:
+    def recalled_by(self, text: _Words) -> bool:
         if not self.words:
             return False
-        found = {token.lower() for token in tokens(text)}
-        names = len(self.names & found)
-        others = len(self.others & {_stem(word) for word in found})
+        names, others = len(self.names & text.marks.keys()), len(self.others & text.marks.keys())
         enough_names = names >= _RECALL * len(self.names)
-        return enough_names and names + others >= _RECALL * len(self.words)
+        enough = names + others >= _RECALL * len(self.words)
+        return enough_names and enough and self._has_others(text)
+
+    def _has_others(self, text: _Words) -> bool:
+        return not self.others or bool(self.others & text.marks.keys())
+
+    def denied_by(self, text: _Words) -> bool:
+        if self.denying and len(self.words) < _SHORT_FACT:
+            return not any(Mark.DENIED in text.only(word) for word in self.words)
+        return any(
+            found and not found & self.marks[word]
+            for word in self.words
+            for found in [text.only(word)]
+        )
+
+    def _relates(self, written: Sequence[str]) -> bool:
+        """Whether a word of relation stands between the first and the last of the names."""
+        places = [place for place, word in enumerate(written) if word.lower() in self.names]
+        between = written[places[0] : places[-1]] if places else ()
+        return self.separate_names >= 2 and any(
+            word.lower() not in self.names
+            and (_stem(word.lower()) in self.others or self._is_relation(word))
+            for word in between
+        )
+
+    @staticmethod
+    def _is_relation(word: str) -> bool:
+        verb = polarity.relates(word)
+        return verb and (word.lower() not in FUNCTION_WORDS or word.lower() in _BE_AND_HAVE)
 
 
 def _separate_names(written: Sequence[str]) -> int:
@@ -142,6 +243,14 @@ def _separate_names(written: Sequence[str]) -> int:
             runs.append(set())
     distinct = {frozenset(run) for run in runs if run}
     return sum(not any(run < other for other in distinct) for run in distinct)
+
+
+def _without_possessive(token: str) -> str:
+    return re.sub(r"['’]s$", "", token)
+
+
+def _is_question(sentence: str) -> bool:
+    return all(Mark.ASKED in marks for _, marks in polarity.read(sentence))
 
 
 def _stem(word: str) -> str:
@@ -170,5 +279,7 @@ def states_stale(text: str, gold: Sequence[str], stale: Sequence[str]) -> bool:
 
 
 def is_high_quality(entry: str, gold: Sequence[str], stale: Sequence[str]) -> bool:
-    """Whether a memory says a gold fact and no stale one (see `states_stale`)."""
-    return bool(covered_facts(entry, gold)) and not states_stale(entry, gold, stale)
+    """Whether a memory says a gold fact, denies none, and says no stale one (`states_stale`)."""
+    if not covered_facts(entry, gold) or states_stale(entry, gold, stale):
+        return False
+    return not any(denies(entry, fact) for fact in gold)

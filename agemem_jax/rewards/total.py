@@ -22,16 +22,16 @@ class Reward:
 
     Attributes:
       total: R(τ).
-      components: the value of each, by name, without its weight.
-      parts: what components say that they are made of, by name.
+      components: the value of each, by name, without its weight, and as if all were paid.
+      parts: what components say that they are made of, by name; None where one was not at stake.
     """
 
     total: float
     components: Mapping[str, float]
-    parts: Mapping[str, float]
+    parts: Mapping[str, float | None]
 
     @property
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, float | None]:
         """All of it by name, the total first."""
         return {"total": self.total, **self.components, **self.parts}
 
@@ -60,8 +60,7 @@ def compute_rewards(
     components = config.build()
     asked = [_questions(trajectory, components) for trajectory in trajectories]
     known = _AskedAtOnce(judge, asked)
-    weights = {name: component.weight for name, component in config.components.items()}
-    return [_combine(trajectory, components, weights, known) for trajectory in trajectories]
+    return [_combine(trajectory, components, config, known) for trajectory in trajectories]
 
 
 def _questions(trajectory: Trajectory, components: Mapping[str, Callable[..., Any]]) -> Questions:
@@ -112,10 +111,11 @@ class _AskedAtOnce:
 def _combine(
     trajectory: Trajectory,
     components: Mapping[str, Callable[..., Any]],
-    weights: Mapping[str, float],
+    config: RewardConfig,
     judge: _AskedAtOnce,
 ) -> Reward:
-    total, values, parts = 0.0, {}, {}
+    values: dict[str, float] = {}
+    parts: dict[str, float | None] = {}
     for name, component in components.items():
         score = component(trajectory, judge)
         if not isinstance(score, Score):
@@ -128,7 +128,10 @@ def _combine(
             )
         values[name] = score.value
         parts |= score.parts
-        total += weights[name] * score.value
+    task = values.get("task", 0.0)
+    total = 0.0
+    for name, value in values.items():
+        total += config.components[name].weight * value * config.paid(name, task)
     return Reward(total, values, parts)
 
 

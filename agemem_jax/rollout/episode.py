@@ -4,6 +4,7 @@ The generator yields requests (`requests.py`) and is sent their results; it hold
 model, no bank and no batch. Its value is the finished `Trajectory`.
 """
 
+import dataclasses
 import os
 from collections.abc import Generator, Sequence
 from typing import Any, Protocol
@@ -139,7 +140,8 @@ class Episode(ToolUse):
         self.prompt_tokens: list[int] = []
         self.memory: dict[str, str] = {}
         self.interaction: Interaction | None = None
-        self.acted_on = self.context
+        self.acted_on, self.given_tokens = self.context, 0
+        self.given_when_acted_on = 0
         self.recorder = SegmentRecorder()
 
     def play(self) -> Generator[Request, Any, Trajectory]:
@@ -154,6 +156,7 @@ class Episode(ToolUse):
                 if stage != 3 or 2 not in self.config.stages:
                     # Reset: what was not stored is gone. Stage 3 continues from Stage 2.
                     self.context = Context((self.system,))
+                    self.given_tokens = self.prompt_length(self.context)
                 yield from stages[stage]()
         except _Ended:
             if self.interaction is not None:
@@ -166,6 +169,7 @@ class Episode(ToolUse):
             prompt_tokens=self.prompt_tokens,
             memory=self.memory,
             tools=self.tools.names,
+            max_context_tokens=self.config.max_context_tokens,
         )
 
     def construct_long_term_memory(self) -> Play:
@@ -219,6 +223,8 @@ class Episode(ToolUse):
           again: whether the policy acts next on what it is told, unless it answered.
         """
         self.acted_on, step = self.context, self.step
+        self.given_when_acted_on = self.given_tokens
+        actions = self.actions
         response = yield from self.generate(self.context, self.config.max_response_tokens)
         parsed = parse(response.text, self.tools)
         self.context = self.context.append(response)
@@ -233,19 +239,32 @@ class Episode(ToolUse):
             return parsed.answer
         if again:
             text = yield from self.with_step_retrieval(text)
-        self.show("user", text, Kind.TOOL_RESULT)
+        # What an environment answers is no less given than what it shows first.
+        self.show("user", text, Kind.TOOL_RESULT, given=self.actions > actions)
         return None
+
+    @property
+    def actions(self) -> int:
+        """How many were tried in the environment so far."""
+        return 0 if self.interaction is None else self.interaction.actions
 
     def at_last_action(self) -> dict[str, Any]:
         """What an `OutcomeEvent` says of the context in which the last action was sampled."""
-        shown = [m for m in self.acted_on.messages if m.kind not in (Kind.SYSTEM, Kind.QUERY)]
+        said = [m for m in self.acted_on.messages if m.kind not in (Kind.SYSTEM, Kind.QUERY)]
+        shown = [m for m in said if m.kind is not Kind.RESPONSE]
         return {
             "stage": self.stage,
             "step": self.step - 1,
-            "context_tokens": self.acted_on.num_tokens + len(self.chat.generation_prompt),
-            "context_text": Context(tuple(shown)).text,
+            "context_tokens": self.prompt_length(self.acted_on),
+            "context_text": Context(tuple(said)).text,
             "max_context_tokens": self.config.max_context_tokens,
+            "shown_text": Context(tuple(shown)).text,
+            "given_tokens": self.given_when_acted_on,
         }
+
+    def prompt_length(self, context: Context) -> int:
+        """Tokens of the prompt that asks for a response to `context`."""
+        return context.num_tokens + len(self.chat.generation_prompt)
 
     def generate(self, context: Context, max_tokens: int, purpose="act") -> Play:
         """Asks for a response to `context`, records it, returns it as a message."""
@@ -266,7 +285,40 @@ class Episode(ToolUse):
         self.transcript.append(TranscriptEntry(self.stage, step, purpose, message.text))
         return message
 
-    def show(self, role: str, text: str, kind: Kind) -> None:
-        """Appends a message that the policy did not write."""
-        self.context = self.context.append(self.chat.message(role, text, kind))
-        self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, text))
+    def show(self, role: str, text: str, kind: Kind, given: bool | None = None) -> None:
+        """Appends a message that the policy did not write.
+
+        With `show_context_use` the policy reads below it how much of the budget is used. Tools,
+        rewards and scripted agents see the message without that line.
+
+        Args:
+          role, text, kind: of the message.
+          given: whether it would have come whatever the policy does; by default all but the
+            results of calls.
+        """
+        message, told = self.chat.message(role, text, kind), text
+        if self.config.show_context_use:
+            message, told = self._with_context_use(message)
+        if given or (given is None and kind is not Kind.TOOL_RESULT):
+            self.given_tokens += len(message.token_ids)
+        self.context = self.context.append(message)
+        self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, told))
+
+    def _with_context_use(self, message: Message) -> tuple[Message, str]:
+        """The message with a line below it, and the text of both.
+
+        The line says how long the prompt is up to here, itself and what opens the next response
+        included: what that is sampled after, unless another message comes first. How many tokens a
+        number takes depends on the number: where none fits, the line is off by the one or two
+        tokens between them.
+        """
+        told, told_message = message.text, message
+        used = self.prompt_length(self.context.append(message))
+        for _ in range(4):
+            use = prompts.context_use_text(used, self.config.max_context_tokens)
+            told = f"{message.text}\n{use}"
+            told_message = self.chat.message(message.role, told, message.kind)
+            said, used = used, self.prompt_length(self.context.append(told_message))
+            if said == used:
+                break
+        return dataclasses.replace(told_message, text=message.text), told

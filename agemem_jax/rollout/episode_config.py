@@ -35,6 +35,8 @@ class EpisodeConfig:
         (the RAG variants of section 4.1) in Stages 2 and 3. What is found stands at the end
         of that message, so that no earlier token changes.
       prompt_style: "full" or "compact" system prompt.
+      show_context_use: whether every message that the policy did not write ends with the
+        length of the prompt so far and T_max, in tokens.
     """
 
     stages: tuple[int, ...] = (1, 2, 3)
@@ -52,6 +54,7 @@ class EpisodeConfig:
     tools: tuple[str | ToolSpec, ...] = TOOL_NAMES
     retrieve_each_step: bool = False
     prompt_style: str = "full"
+    show_context_use: bool = False
 
     def __post_init__(self):
         if tuple(sorted(set(self.stages))) != tuple(self.stages) or self.stages[-1:] != (3,):

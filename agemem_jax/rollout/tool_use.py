@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agemem_jax.protocol import prompts
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.protocol.events import Event, ToolEvent
-from agemem_jax.protocol.messages import Context, Message
+from agemem_jax.protocol.messages import Context, Kind, Message
 from agemem_jax.protocol.parser import InvalidCall
 from agemem_jax.protocol.tools import ToolCall, ToolError, ToolResult, ToolTable
 from agemem_jax.rollout.requests import HostCall, Request
@@ -62,22 +62,37 @@ class ToolUse(abc.ABC):
         lines = []
         limit = self.config.max_calls
         for call in calls[:limit]:
-            before = self.context.num_tokens
+            before, memory = self.context, dict(self.memory)
             result = yield from self.run_tool(call)
-            self.record(call, step, result, before)
+            self.record(call, step, result, before, memory.get(result.memory_id))
             lines.append(result.text if result.ok else prompts.error_text(result.text))
         beyond = calls[limit:]
         if beyond:
             error = f"Only the first {limit} calls of a reply are run; {len(beyond)} were not."
             lines.append(prompts.error_text(error))
             for call in beyond:
-                self.record(call, step, ToolResult(error, ok=False), self.context.num_tokens)
+                self.record(call, step, ToolResult(error, ok=False), self.context)
         return lines
 
     def record(
-        self, call: ToolCall | InvalidCall, step: int, result: ToolResult, tokens_before: int
+        self,
+        call: ToolCall | InvalidCall,
+        step: int,
+        result: ToolResult,
+        before: Context,
+        previous: str | None = None,
     ) -> None:
-        """Adds the event of a call that was tried."""
+        """Adds the event of a call that was tried.
+
+        Args:
+          call: as it was read.
+          step: of the response with the call.
+          result: what came of it.
+          before: the context in front of the call.
+          previous: what its entry held in front of the call.
+        """
+        kept = {id(message) for message in self.context.messages}
+        gone = [m for m in before.messages if id(m) not in kept and m.kind is not Kind.RESPONSE]
         self.events.append(
             ToolEvent(
                 stage=self.stage,
@@ -90,8 +105,10 @@ class ToolUse(abc.ABC):
                 memory_id=result.memory_id,
                 content=result.content,
                 retrieved=result.retrieved,
-                tokens_before=tokens_before,
+                tokens_before=before.num_tokens,
                 tokens_after=self.context.num_tokens,
+                previous=previous,
+                removed=tuple(message.text for message in gone),
             )
         )
 

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agemem_jax.protocol.events import DroppedMessagesEvent, Event, OutcomeEvent
+from agemem_jax.protocol.events import DroppedMessagesEvent, Event, OutcomeEvent, OverflowEvent
 from agemem_jax.tasks.task import Task
 
 
@@ -56,6 +56,7 @@ class Trajectory:
       prompt_tokens: prompt length of every generation, in tokens.
       memory: contents of the long-term memory at the end, by id.
       tools: names of those that the policy could call.
+      max_context_tokens: T_max, the budget of the context; None where there was no context.
       fault: what ended the episode from outside, in a sentence; such a trajectory holds
         nothing, and must not be rewarded nor trained on.
     """
@@ -67,6 +68,7 @@ class Trajectory:
     prompt_tokens: list[int]
     memory: dict[str, str]
     tools: tuple[str, ...] = ()
+    max_context_tokens: int | None = None
     fault: str | None = None
 
     @classmethod
@@ -82,6 +84,14 @@ class Trajectory:
     def mean_prompt_tokens(self) -> float | None:
         """Over the generations, in tokens; None where the first prompt was too long for one."""
         return float(np.mean(self.prompt_tokens)) if self.prompt_tokens else None
+
+    @property
+    def context_shares(self) -> list[float]:
+        """Every prompt over T_max, that of an overflow included; none where T_max is not known."""
+        if self.max_context_tokens is None:
+            return []
+        overflows = [e.context_tokens for e in self.events if isinstance(e, OverflowEvent)]
+        return [tokens / self.max_context_tokens for tokens in (*self.prompt_tokens, *overflows)]
 
     @property
     def dropped_messages(self) -> int:

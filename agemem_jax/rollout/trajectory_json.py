@@ -28,6 +28,7 @@ def to_line(index: int, trajectory: Trajectory) -> str:
             "fault": trajectory.fault,
             "tools": trajectory.tools,
             "prompt_tokens": trajectory.prompt_tokens,
+            "max_context_tokens": trajectory.max_context_tokens,
             "memory": trajectory.memory,
             "events": [{"event": type(e).__name__, **dataclasses.asdict(e)} for e in
                        trajectory.events],
@@ -60,6 +61,7 @@ def from_line(line: str, tasks: Mapping[int, Task]) -> tuple[int, Trajectory]:
         prompt_tokens=values["prompt_tokens"],
         memory=values["memory"],
         tools=tuple(values["tools"]),
+        max_context_tokens=values.get("max_context_tokens"),  # absent in earlier versions
         fault=values["fault"],
     )
 
@@ -68,4 +70,6 @@ def _event(values: dict[str, Any]) -> events.Event:
     fields = {name: value for name, value in values.items() if name != "event"}
     if "retrieved" in fields:
         fields["retrieved"] = tuple(RetrievedEntry(**entry) for entry in fields["retrieved"])
+    if "removed" in fields:
+        fields["removed"] = tuple(fields["removed"])
     return _EVENTS[values["event"]](**fields)

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from agemem_jax.plugins.registry import Registry, split
-from agemem_jax.rewards.registry import COMPONENTS
+from agemem_jax.rewards.registry import COMPONENTS, in_variant
 from agemem_jax.tasks.registry import SOURCES
 from agemem_jax.training.run_config import to_option
 
@@ -69,6 +69,11 @@ def follow_names(config: ml_collections.ConfigDict, given: Mapping[str, str]) ->
     source = given.get("tasks.source")
     if source is not None and split(source)[0] != config.tasks.source:
         use_tasks(config, source)
+    for name, component in list(config.rewards.components.items()):
+        function = in_variant(component.function, given.get("rewards.variant", ""))
+        if function != component.function:
+            options = component.options.to_dict()
+            add_reward(config, name, function, component.weight, **options)
     for option, text in given.items():
         match = re.fullmatch(r"rewards\.components\.(\w+)\.function", option)
         if match:

@@ -6,6 +6,11 @@ from typing import Any
 # The option model.attention, as model.backend.
 _OF_ATTENTION = {"cpp": "cpu", "pallas": "tpu", "pallas_interpreted": "tpu_interpreted"}
 _OF_HOTPOTQA = ("data_dir", "manual_dir", "train_file", "validation_file")
+# What was done before there were these options, whatever their defaults are.
+_NEW_OPTIONS = {
+    "rewards": {"variant": "literal", "on_failure": None},
+    "episode": {"show_context_use": False},
+}
 # Options of rewards: the component that has them now, and their name there.
 _OF_REWARDS = {
     "no_answer": ("task", "no_answer"),
@@ -24,6 +29,9 @@ def translate(values: dict[str, Any]) -> dict[str, Any]:
         values["tasks"] = _tasks(values["tasks"])
     if "w_task" in values.get("rewards", {}):
         values["rewards"] = _rewards(values["rewards"])
+    for group, options in _NEW_OPTIONS.items():
+        if group in values:
+            values[group] = {**options, **values[group]}
     return values
 
 

@@ -256,7 +256,8 @@ class RunConfig:
         }
         tools = tuple(name_of_tool(tool) for tool in self.episode.tools)
         object.__setattr__(self, "tasks", tasks)
-        object.__setattr__(self, "rewards", RewardConfig(components))
+        rewards = dataclasses.replace(self.rewards, components=components)
+        object.__setattr__(self, "rewards", rewards)
         object.__setattr__(self, "episode", dataclasses.replace(self.episode, tools=tools))
         object.__setattr__(self, "method", name_of(self.method))
         try:

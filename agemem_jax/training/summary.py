@@ -25,8 +25,9 @@ def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> 
 
     Empty when there is none. A value that some trajectories do not have, such as `progress`
     with questions or `prompt_tokens` where the first prompt was too long, is the mean over the
-    others; it is 0 when there is no other. `tc/…` and `failed_calls` are those of an
-    evaluation (`rollout/call_counts.py`).
+    others; it is 0 when there is no other. So is a part of the reward, which is left out when no
+    trajectory had it at stake; `at_stake/PART` is the share of those that had. `tc/…` and
+    `failed_calls` are those of an evaluation (`rollout/call_counts.py`).
     """
     rows = [row for part in processes.gather(_rows(trajectories, rewards)) for row in part]
 
@@ -38,8 +39,15 @@ def summarise(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> 
         return float(np.mean(known)) if known else 0.0
 
     calls = [CallCounts(**row.pop("calls")) for row in rows]
+    parts = [row.pop("parts") for row in rows]
     names = dict.fromkeys(name for row in rows for name in row)
     values = {name: mean(name) for name in names}
+    for name in dict.fromkeys(name for each in parts for name in each):
+        known = sum(row.get(f"reward_{name}") is not None for row in rows)
+        if known < len(rows):
+            values[f"at_stake/{name}"] = known / len(rows)
+        if not known:
+            del values[f"reward_{name}"]
     values["failed_calls"] = failed_share(calls)
     return values | {f"tc/{name}": value for name, value in calls_per_episode(calls).items()}
 
@@ -52,6 +60,7 @@ def _rows(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> list
         rows.append(
             {
                 **measures.of_reward(reward),
+                "parts": list(reward.parts),
                 **measures.of_goal(trajectory, reward),
                 "memory_quality": memory_quality(
                     trajectory.memory, task.supporting_facts, task.stale_facts

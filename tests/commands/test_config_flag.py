@@ -8,6 +8,7 @@ from absl import flags
 from agemem_jax import configs
 from agemem_jax.commands import config_flag, train  # noqa: F401  # the flags
 from agemem_jax.configs import quickstart, tiny_warmup
+from agemem_jax.training import run_config
 
 OWN = """
 from agemem_jax.configs import tiny
@@ -125,3 +126,24 @@ def test_a_fault_in_the_users_file_is_told_with_its_line(own):
     )
     assert refusal(own("raise ValueError('no such size')")).endswith(": no such size (line 6)")
     assert refusal(own(text="def get_config(): return {}")).endswith("must return a ConfigDict.")
+
+
+def test_the_guarded_rewards_bring_their_options_from_a_command_line_and_from_a_file(own):
+    given = parse(
+        "--config=quickstart", "--config.rewards.variant=guarded",
+        "--config.rewards.components.context.options.pressure=0.75",
+        "--config.rewards.components.memory.options.high_quality=0.75",
+    )  # fmt: skip
+    config = run_config.build(given)
+    terms = config.rewards.components
+    assert (terms["context"].function, terms["memory"].function) == (
+        "guarded_context", "guarded_memory",
+    )  # fmt: skip
+    assert terms["context"].options == {"pressure": 0.75}
+    assert terms["memory"].options == {"high_quality": 0.75}
+    filed = run_config.build(parse(own("config.rewards.variant = 'guarded'")))
+    assert filed.rewards.components["context"].options == {"pressure": 0.5}
+    assert filed.rewards.paid_on_failure == 0.1
+    literal = run_config.build(parse("--config=quickstart", "--config.rewards.on_failure=0.5"))
+    assert literal.rewards.components["context"].function == "context"
+    assert literal.rewards.paid_on_failure == 0.5

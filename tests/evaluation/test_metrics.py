@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from agemem_jax.evaluation.evaluate import split_failed
-from agemem_jax.evaluation.metrics import Estimate, bootstrap, measure
-from agemem_jax.protocol.events import DroppedMessagesEvent, RetrievalEvent
+from agemem_jax.evaluation.metrics import Estimate, bootstrap, bootstrap_together, measure
+from agemem_jax.protocol.events import (
+    DroppedMessagesEvent,
+    FormatEvent,
+    OverflowEvent,
+    RetrievalEvent,
+)
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.rollout.trajectory import Trajectory
@@ -99,3 +104,58 @@ def test_an_evaluation_of_which_every_episode_failed_says_so():
         split_failed(played, "AgeMem")
     with pytest.raises(ValueError, match="nothing to measure: .* and 3 failed"):
         measure([], [], [], 10, failed=3)
+
+
+def test_columns_that_are_resampled_together_have_the_intervals_of_each_alone():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(40, 3))
+    together = bootstrap_together(values, samples=300)
+    for column, estimate in enumerate(together):
+        drawn = np.random.default_rng(0)
+        picks = [drawn.integers(40, size=40) for _ in range(300)]
+        means = [values[pick, column].mean() for pick in picks]
+        assert estimate.mean == pytest.approx(values[:, column].mean())
+        assert (estimate.low, estimate.high) == pytest.approx(np.percentile(means, [2.5, 97.5]))
+        assert vars(bootstrap(values[:, column], samples=300)) == pytest.approx(vars(estimate))
+
+
+def parted(**parts) -> Reward:
+    return Reward(0.0, {"task": 1.0, "context": 0.5}, parts)
+
+
+def test_every_part_has_a_mean_over_the_tasks_where_it_was_at_stake():
+    played = [trajectory(answer()) for _ in range(4)]
+    rewards = [parted(kept=1.0, tried=t, never=None) for t in (None, 0.5, 1.0, None)]
+    measures = measure(played, rewards, [0.0] * 4, samples=50)
+    assert (measures["part_kept"].mean, measures["part_tried"].mean) == (1.0, 0.75)
+    assert "part_never" not in measures.estimates
+    assert (measures.counts["part_tried"], measures.counts["part_never"]) == (2, 0)
+    assert "part_kept" not in measures.counts
+    metrics = summarise(played, rewards)
+    assert (metrics["reward_kept"], metrics["reward_tried"]) == (1.0, 0.75)
+    assert "reward_never" not in metrics, "a mean of nothing is not 0"
+    shares = {name: value for name, value in metrics.items() if name.startswith("at_stake/")}
+    assert shares == {"at_stake/tried": 0.5, "at_stake/never": 0.0}
+
+
+def test_how_full_contexts_were_and_what_edits_did_is_measured_in_both_places():
+    shrunk = tool("Summary_context", stage=2, tokens_before=90, tokens_after=40)
+    grown = tool("Summary_context", stage=2, tokens_before=40, tokens_after=45)
+    nothing = tool("Filter_context", stage=2, changed=False, tokens_before=45, tokens_after=45)
+    refused = tool("Filter_context", stage=2, ok=False, tokens_before=45, tokens_after=45)
+    first = trajectory(shrunk, grown, nothing, refused, answer())
+    second = trajectory(FormatEvent(1, 0, "No tags."), OverflowEvent(2, 1, 150))
+    first.prompt_tokens, second.prompt_tokens = [40, 80], [90]
+    first.max_context_tokens = second.max_context_tokens = 100
+    rewards = [reward(1.0), reward(0.0)]
+    measures = measure([first, second], rewards, [0.0, 0.0], samples=50)
+    metrics = summarise([first, second], rewards)
+    for name, value in {
+        "context_share": (0.6 + 1.2) / 2, "context_share_max": (0.8 + 1.5) / 2,
+        "idle_edits": 2 / 3, "format_errors": 0.5,
+    }.items():  # fmt: skip
+        assert measures[name].mean == pytest.approx(value), name
+        assert metrics[name] == pytest.approx(value), name
+    assert measures.counts["idle_edits"] == 1
+    assert measures["tc_Summary_context"].mean == measures.tc["Summary_context"] == 1.0
+    assert measures["failed_share"].mean == measures.failed_calls == 0.25

@@ -10,7 +10,9 @@ from rich.console import Console
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record
+from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
+from tests.rewards.builders import answer, trajectory
 
 
 def measures(mean: float) -> Measures:
@@ -39,6 +41,38 @@ def test_tables_fit_a_terminal_of_80_columns_without_cutting_anything():
     for word in ("AgeMem-noRL-RAG", "J", "MQ", "R_memory", "TN", "Retrieve", "Summary", "8123"):
         assert word in text
     assert "67.50" in text  # six tools
+
+
+def test_parts_and_contexts_have_intervals_and_say_over_how_many_tasks(tmp_path):
+    names = ("part_compression", "part_preventive", "part_preservation", "part_maintenance")
+    plays = ("context_share", "context_share_max", "idle_edits", "failed_share", "format_errors")
+    estimates = dict.fromkeys((*names, *plays), Estimate(0.25, 0.2, 0.3))
+    one = dataclasses.replace(RESULTS["AgeMem"], estimates=RESULTS["AgeMem"].estimates | estimates)
+    one = dataclasses.replace(one, counts={"part_preventive": 12, "idle_edits": 91})
+    console = Console(width=80, file=io.StringIO())
+    for table in reports.render_tables({"AgeMem-noRL-RAG": one, "AgeMem": one}, "title"):
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert text.count("0.250 [0.20, 0.30]") == 2 * 5 and text.count("25.0 [20.0, 30.0]") == 2 * 4
+    told = " ".join(text.split())
+    assert (
+        "preventive over 12 tasks of AgeMem-noRL-RAG; preventive over 12 tasks of AgeMem." in told
+    )
+    assert "idle edits over 91 tasks of AgeMem." in told
+    reports.write_results(tmp_path, [Record("agemem", "AgeMem", {}, one)])
+    (row,) = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert row["part_preventive"] == {"mean": 0.25, "low": 0.2, "high": 0.3}
+    assert row["counts"] == {"part_preventive": 12, "idle_edits": 91}
+    with (tmp_path / "evaluation.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["part_preventive.low"], row["counts.part_preventive"]) == ("0.2", "12")
+
+
+def test_a_part_that_was_not_at_stake_is_left_out_of_what_is_read():
+    reward = Reward(0.5, {"context": 0.5}, {"compression": 0.5, "preventive": None})
+    text = reports.render_trajectories([(trajectory(answer()), reward)])
+    assert "Reward: total 0.50, context 0.50, compression 0.50." in text
 
 
 def test_results_are_written_for_programs_as_well(tmp_path):

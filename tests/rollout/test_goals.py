@@ -167,3 +167,20 @@ def test_prompts_of_both_goals_begin_with_what_they_share(chat, config):
     assert alone.shared_prefix[: len(shared)] == shared
     acting = both.system(both.tools(corridor().goal)).token_ids
     assert acting[: len(shared)] == shared
+
+
+def test_what_an_environment_answers_is_given_and_what_a_memory_answers_is_not(chat, store, config):
+    played, requests = play(
+        chat, store, config,
+        call("Add_memory", content="The goal is behind the third room."), NOTED,
+        call("Retrieve_memory", query="goal"), GO, GO, GO,
+        task=corridor(),
+    )  # fmt: skip
+    (last,) = [request for request in requests if request.step == played.outcome.step]
+    messages = last.context.messages
+    given = [m for m in messages if m.kind is not Kind.RESPONSE and "Memories:" not in m.text]
+    assert [m.text for m in given][-2:] == [
+        "Room 1 has grey walls and no door.", "Room 2 has grey walls and no door.",
+    ]  # fmt: skip
+    length = sum(len(m.token_ids) for m in given) + len(chat.generation_prompt)
+    assert played.outcome.given_tokens == length < played.outcome.context_tokens

@@ -71,9 +71,9 @@ def chat():
     return ChatEncoder(tokenizers.from_file(loading.assets("tiny") / "tokenizer.json"), CHATML)
 
 
-def demonstrated(chat, tasks, imperfection, seed=0):
+def demonstrated(chat, tasks, imperfection, seed=0, **rules):
     store = MemoryStore.create(make_embedder("hashed_ngrams"), rollouts=2, entries=8)
-    config = EpisodeConfig(max_context_tokens=3000, max_rounds=3, prompt_style="compact")
+    config = EpisodeConfig(max_context_tokens=3000, max_rounds=3, prompt_style="compact", **rules)
     backend = ScriptBackend(chat, imperfection, seed, slots=2)
     rules = EpisodeRules(config, chat, [task.goal for task in tasks[:1]])
     try:
@@ -164,6 +164,22 @@ def test_faults_in_environments_change_nothing_about_questions(chat):
     for one, other in zip(plain, wild, strict=True):
         for a, b in zip(one.segments, other.segments, strict=True):
             np.testing.assert_array_equal(a.token_ids, b.token_ids)
+
+
+def test_demonstrations_are_the_same_where_the_policy_is_told_its_contexts_use(chat):
+    tasks = list(MultihopSource("train", 12, config=MultihopConfig(max_messages=4)))
+    plain = demonstrated(chat, tasks, Imperfection())
+    told = demonstrated(chat, tasks, Imperfection(), show_context_use=True)
+    for one, other in zip(plain, told, strict=True):
+        lines = [entry for entry in other.transcript if entry.role not in ("act", "summary")]
+        assert all(entry.text.endswith(" of 3000 tokens.") for entry in lines)
+        said = [
+            [(e.step, e.text) for e in each.transcript if e.role in ("act", "summary")]
+            for each in (one, other)
+        ]
+        assert said[0] == said[1] and one.memory == other.memory
+        text = chat.tokenizer.decode(np.concatenate([s.token_ids for s in other.segments]))
+        assert text.count(" of 3000 tokens.") >= len(lines) - 1, "which is what is trained on"
 
 
 def test_a_rehearsal_mends_a_plan_in_the_steps_that_are_left():

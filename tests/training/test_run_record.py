@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from agemem_jax.rewards.registry import RewardConfig
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training import run_config, run_record
 from agemem_jax.training.curriculum import Phase
@@ -243,6 +244,17 @@ def test_a_record_of_the_version_before_the_doors_is_read_as_it_was_meant():
     assert terms["task"].options["no_answer"] == -2.0
     assert terms["memory"].options == {"high_quality": 0.7}
     assert terms["penalty"].options == {"round_limit": -0.75, "token_budget": -0.25}
+
+
+def test_a_record_without_variants_of_rewards_means_the_literal_ones():
+    values = run_record.as_values(BASE)
+    del values["rewards"]["variant"], values["rewards"]["on_failure"]
+    del values["episode"]["show_context_use"]
+    config = run_record.from_values(values)
+    assert config.rewards.variant == "literal" and config.rewards.paid_on_failure == 1.0
+    assert not config.episode.show_context_use
+    guarded = dataclasses.replace(BASE, rewards=RewardConfig(variant="guarded"))
+    assert run_record.from_values(run_record.as_values(guarded)) == guarded
 
 
 def test_options_of_another_part_are_not_told_one_by_one(tmp_path):
