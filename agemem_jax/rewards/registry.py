@@ -20,6 +20,7 @@ COMPONENTS = Registry(
         "context": "agemem_jax.rewards.context_reward:ContextReward",
         "memory": "agemem_jax.rewards.memory_reward:MemoryReward",
         "penalty": "agemem_jax.rewards.penalty:Penalty",
+        "overlong": "agemem_jax.rewards.overlong:Overlong",
     },
 )
 
