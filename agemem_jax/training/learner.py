@@ -152,7 +152,7 @@ class Learner:
                     with clock.measure("score"):
                         scores = self._scored(train_state.reference_weights(state), batches)
                 if rescores:
-                    with clock.measure("rescore"):
+                    with clock.measure("score"):
                         rescored = self._scored(train_state.weights(state), batches)
             with clock.measure("update"):
                 for batch, scored, old in zip(batches, scores, rescored, strict=True):
