@@ -120,12 +120,13 @@ def test_the_old_policy_is_scored_once_and_stays_the_one_that_sampled(small):
     config = dataclasses.replace(run_config.RunConfig(), grpo=grpo, optimizer=OptimizerConfig())
     for name in ("packing", "optimizer"):
         object.__setattr__(config, name, getattr(small.config, name))
-    other = types.SimpleNamespace(config=config, model=small.model, state=small.state)
-    state, outcome, _ = improve(other, ADVANTAGES)
+    learner = Learner(config, small.model, None)
+    state, outcome = learner.improve(
+        small.state(), make_trajectories(), ADVANTAGES, (), np.random.default_rng(0), Stopwatch()
+    )
 
     expected, trajectories = small.state(), make_trajectories()
-    step = update.make_update(small.model, grpo, config.optimizer)
-    score = update.make_score(small.model)
+    step, score = learner._grpo_update, learner._score
     shares = split(3, 2, np.random.default_rng(0))
     batches = [
         pack([trajectories[i] for i in share], ADVANTAGES[share], config.packing)
