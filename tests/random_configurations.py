@@ -21,7 +21,8 @@ from experiments.configs import tiny
 # What such options ask for takes long, and is to be had: they get no large values.
 _LENGTHS = (
     "curriculum.iterations", "curriculum.tasks_per_iteration", "grpo.group_size", "grpo.epochs",
-    "grpo.minibatches", "warmup.steps", "warmup.episodes", "warmup.batch", "warmup.drill",
+    "grpo.minibatches", "grpo.max_resample_rounds", "warmup.steps", "warmup.episodes",
+    "warmup.batch", "warmup.drill",
     "episode.max", "episode.rounds_per_message", "tasks.eval_size", "evaluation",
     "engine.max_length", "packing", "model.lora_rank", "tasks.options",
 )  # fmt: skip
@@ -41,10 +42,13 @@ _NAMES = {
     "judge.kind": ["offline", "llm"],
     "judge.base_url": ["http://127.0.0.1:9/v1", "localhost"],
     "curriculum.schedule": ["joint", "phased"],
-    "optimizer.schedule": ["constant", "cosine"],
-    "warmup.optimizer.schedule": ["constant", "cosine"],
+    "optimizer.schedule": ["constant", "cosine", "linear"],
+    "warmup.optimizer.schedule": ["constant", "cosine", "linear"],
     "grpo.ratio": ["token", "sequence"],
-    "grpo.normalisation": ["step", "trajectory", "token"],
+    "grpo.normalisation": ["step", "trajectory", "token", "constant"],
+    "grpo.baseline": ["mean", "leave_one_out"],
+    "grpo.correction": ["truncate", "mask"],
+    "grpo.correction_level": ["token", "sequence"],
     "grpo.kl_estimator": ["k1", "k2", "k3"],
     "engine.weights": ["as_trained", "stacked", "int8"],
 }

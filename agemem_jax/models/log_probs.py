@@ -32,11 +32,13 @@ def token_log_probs(
     *,
     temperature: float = 1.0,
     chunk: int = 1024,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "*row target"], Float[Array, "*row target"]]:
     """Log-probabilities of `targets`, and entropies, in float32.
 
     Works through `chunk` targets of each device's rows at a time, forwards and backwards, so
-    that no [target, vocab] array of all targets exists. No gradient flows through entropies.
+    that no [target, vocab] array of all targets exists. Gradient flows through entropies where
+    `entropy_gradient` asks for it, which costs no other pass over the vocabulary.
     """
     shape, count = targets.shape, targets.shape[-1]
     hidden = hidden.reshape(-1, count, hidden.shape[-1])
@@ -53,7 +55,7 @@ def token_log_probs(
     name = "embedding" if config.tied_embeddings else "output"
     scales = None if weights.scales is None else {name: weights.scales[name]}
     table = Weights({name: weights.params[name]}, scales=scales)
-    results = _chunked_log_probs(config, temperature, table, hidden, targets)
+    results = _chunked_log_probs(config, temperature, entropy_gradient, table, hidden, targets)
     log_probs, entropy = (x.swapaxes(0, 1).reshape(rows, -1)[:, :count] for x in results)
     return log_probs.reshape(shape), entropy.reshape(shape)
 
@@ -66,9 +68,9 @@ def _shards(rows: int) -> int:
     return count if rows % count == 0 else 1
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked_log_probs(config, temperature, table, hidden, targets):
-    return _log_probs_forward(config, temperature, table, hidden, targets)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _chunked_log_probs(config, temperature, entropy_gradient, table, hidden, targets):
+    return _log_probs_forward(config, temperature, entropy_gradient, table, hidden, targets)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _group(targets: int, vocabulary: int, devices: int) -> int:
     return max(n for n, cost in zip(sizes, costs, strict=True) if cost <= 1.25 * min(costs))
 
 
-def _log_probs_forward(config, temperature, table, hidden, targets):
+def _log_probs_forward(config, temperature, entropy_gradient, table, hidden, targets):
     layout = _layout(table, hidden)
 
     def one(table, states, ids):
@@ -236,21 +238,31 @@ def _log_probs_forward(config, temperature, table, hidden, targets):
 
     results = layout.map(chunks, "trr", "rrr")(table, hidden, targets)
     log_probs, entropy, normaliser = results
-    return (log_probs, entropy), (table, hidden, targets, normaliser)
+    kept = (table, hidden, targets, normaliser, entropy if entropy_gradient else None)
+    return (log_probs, entropy), kept
 
 
-def _log_probs_backward(config, temperature, kept, gradients):
-    table, hidden, targets, normaliser = kept
+def _log_probs_backward(config, temperature, entropy_gradient, kept, gradients):
+    """With z the logits over the temperature, p their softmax and H its entropy:
+
+    d log p_target / dz_v = [v = target] - p_v        dH / dz_v = -p_v (log p_v + H)
+    """
+    table, hidden, targets, normaliser, entropy = kept
     layout = _layout(table, hidden)
 
     def one(table, table_gradient, part):
         (states, rows), *rest = (layout.collect(x) for x in part)
-        ids, normaliser, gradient = (x for x, _ in rest)
+        ids, normaliser, gradient, *of_entropy = (x for x, _ in rest)
         logits, pull = jax.vjp(functools.partial(decoder.unembed, config), table, states)
         place = layout.ids(ids, logits.shape[-1])
         is_target = place[:, None] == jnp.arange(logits.shape[-1])
-        slope = is_target - jnp.exp(logits / temperature - normaliser[:, None])
-        to_table, to_states = pull(gradient[:, None] / temperature * slope)
+        scaled = logits / temperature - normaliser[:, None]
+        slope = is_target - jnp.exp(scaled)
+        to_logits = gradient[:, None] / temperature * slope
+        if of_entropy:
+            entropy, gradient = (x[:, None] for x in of_entropy)
+            to_logits -= gradient / temperature * jnp.exp(scaled) * (scaled + entropy)
+        to_table, to_states = pull(to_logits)
         to_states = layout.add_up(to_states.reshape(rows, -1, to_states.shape[-1]))
         return jax.tree.map(jnp.add, table_gradient, to_table), to_states
 
@@ -262,8 +274,11 @@ def _log_probs_backward(config, temperature, kept, gradients):
             table_gradient = jax.lax.psum(table_gradient, "data")
         return layout.by_width(table_gradient), to_hidden
 
-    map_chunks = layout.map(chunks, "trrrr", "tr")
-    table_gradient, to_hidden = map_chunks(table, hidden, targets, normaliser, gradients[0])
+    parts = (hidden, targets, normaliser, gradients[0])
+    if entropy_gradient:
+        parts += (entropy, gradients[1])
+    map_chunks = layout.map(chunks, "t" + "r" * len(parts), "tr")
+    table_gradient, to_hidden = map_chunks(table, *parts)
     return table_gradient, to_hidden, None
 
 

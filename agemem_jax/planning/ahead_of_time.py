@@ -140,8 +140,9 @@ class Job:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The names of what the job runs; it scores only where there is a KL penalty."""
-        return tuple(n for n in FUNCTIONS if n != "score" or self.config.grpo.beta > 0)
+        """The names of what the job runs; it scores a reference, and the old policy, if asked."""
+        scores = self.config.grpo.beta > 0 or self.config.old_log_probs == "scored"
+        return tuple(n for n in FUNCTIONS if n != "score" or scores)
 
     @property
     def rows(self) -> int:
@@ -259,6 +260,9 @@ class Job:
         if self.config.grpo.beta > 0:  # scores of the other minibatches
             waiting = self.config.grpo.minibatches - 1
             always += [self.batch(scored=True).ref_log_probs] * waiting
+        if self.config.old_log_probs == "scored":  # likewise, and those of this one while it scores
+            waiting = self.config.grpo.minibatches - (name == "update")
+            always += [self.batch(scored=True).ref_log_probs] * waiting
         if name == "update":
             return always, state.reference
         return always, (state.trainable, state.opt_state, state.step, state.key)
@@ -317,9 +321,12 @@ class Job:
         config = self.config
         step = update.make_update(
             self.model, config.grpo, config.rl_optimizer, temperature=config.temperature,
-            mesh=self.mesh,
+            mesh=self.mesh, old_is_current=config.old_log_probs == "updated",
         )  # fmt: skip
-        return step.lower(self.state(), self.batch(scored=config.grpo.beta > 0))
+        batch = self.batch(scored=config.grpo.beta > 0)
+        if config.old_log_probs == "scored":
+            batch = batch.replace(rescored_log_probs=self.batch(scored=True).ref_log_probs)
+        return step.lower(self.state(), batch)
 
     def _rows(self, ndim: int):
         """As `arrays.place_rows` lays arrays of microbatches out."""

@@ -22,6 +22,7 @@ COMPONENTS = Registry(
         "penalty": "agemem_jax.rewards.penalty:Penalty",
         "guarded_context": "agemem_jax.rewards.guarded_context:GuardedContext",
         "guarded_memory": "agemem_jax.rewards.guarded_memory:GuardedMemory",
+        "overlong": "agemem_jax.rewards.overlong:Overlong",
     },
 )
 # What the variant "guarded" has in place of the paper's functions.
@@ -68,7 +69,7 @@ class RewardConfig:
         "guarded" has `guarded_context` and `guarded_memory` in place of `context` and `memory`,
         and pays for all components but task and penalty by what the task came to.
       on_failure: the share of those components that is paid where R_task is 0 or less, in [0, 1];
-        it rises linearly to 1 with R_task. None is 1.0 in "literal", as in the paper, and 0.1 in
+        it rises linearly to 1 with R_task; values below 0 always count in full. None is 1.0 in "literal", as in the paper, and 0.1 in
         "guarded", which leaves groups of failures something to differ in.
     """
 
@@ -107,9 +108,9 @@ class RewardConfig:
         """`on_failure`, or what the variant has for it."""
         return _ON_FAILURE[self.variant] if self.on_failure is None else self.on_failure
 
-    def paid(self, name: str, task: float) -> float:
-        """The share of the component `name` that is paid where R_task is `task`."""
-        if name in _UNGATED:
+    def paid(self, name: str, value: float, task: float) -> float:
+        """The share of a component's value that is paid where R_task is `task`; of a cost, all."""
+        if name in _UNGATED or value <= 0:
             return 1.0
         failed = 1.0 - min(1.0, max(0.0, task))
         return 1.0 - failed * (1.0 - self.paid_on_failure)

@@ -98,6 +98,7 @@ def group_rollouts(
     *,
     shard_index: int = 0,
     shard_count: int = 1,
+    first: int = 0,
 ) -> list[Rollout]:
     """K rollouts of each task, group after group.
 
@@ -109,9 +110,10 @@ def group_rollouts(
       key: of the iteration.
       shard_index, shard_count: this process's tasks are every `shard_count`-th of the
         iteration's, from `shard_index` on; keys are those that one process would give.
+      first: tasks that the iteration has played before these.
     """
     return [
-        Rollout(task, jax.random.fold_in(jax.random.fold_in(key, index), rollout))
+        Rollout(task, jax.random.fold_in(jax.random.fold_in(key, first + index), rollout))
         for index, task in zip(
             range(shard_index, len(tasks) * shard_count, shard_count), tasks, strict=True
         )

@@ -18,6 +18,7 @@ def group_advantages(
     eps: float = 1e-6,
     *,
     normalise_std: bool = True,
+    baseline: str = "mean",
     counted: Bool[np.ndarray, "group rollout"] | None = None,
 ) -> Float[np.ndarray, "group rollout"]:
     """Advantages A_k of the K rollouts of every task (section 3.4).
@@ -29,6 +30,9 @@ def group_advantages(
       eps: keeps the quotient bounded.
       normalise_std: divide by the standard deviation; without it A_k = r_k - mean(r),
         which does not favour tasks whose rewards vary little.
+      baseline: "mean" of the group, or "leave_one_out", the mean of the K - 1 others, which
+        makes A_k = r_k - mean(others) = (r_k - mean(r)) K / (K - 1) (RLOO, arXiv 2402.14740);
+        with `normalise_std` that is divided by the same deviation.
       counted: false for rollouts that failed through no fault of the policy. They are left
         out of their group's mean and deviation.
 
@@ -50,7 +54,7 @@ def group_advantages(
         for group, (own, use) in enumerate(zip(rewards, np.asarray(counted), strict=True)):
             if np.sum(use) >= 2:
                 (advantages[group, use],) = group_advantages(
-                    own[use][None], eps, normalise_std=normalise_std
+                    own[use][None], eps, normalise_std=normalise_std, baseline=baseline
                 )
         return advantages
     if not np.isfinite(rewards).all():
@@ -60,6 +64,8 @@ def group_advantages(
             "rewards must be finite numbers."
         )
     advantages = rewards - rewards.mean(axis=1, keepdims=True)
+    if baseline == "leave_one_out":
+        advantages *= rewards.shape[1] / (rewards.shape[1] - 1)
     if normalise_std:
         advantages /= rewards.std(axis=1, ddof=1, keepdims=True) + eps
     # The mean of equal numbers may differ from them by a rounding error, which the

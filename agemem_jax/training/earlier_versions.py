@@ -32,7 +32,20 @@ def translate(values: dict[str, Any]) -> dict[str, Any]:
     for group, options in _NEW_OPTIONS.items():
         if group in values:
             values[group] = {**options, **values[group]}
+    if "grpo" in values and "rescore_old" not in values["grpo"]:
+        _translate_update(values)
     return values
+
+
+def _translate_update(values: dict[str, Any]) -> None:
+    """What was recorded while sampling served as it was, and nothing was clipped unasked."""
+    grpo, engine, model = (values.get(name, {}) for name in ("grpo", "engine", "model"))
+    rounds = (model.get("compute_dtype"), engine.get("cache_dtype"), engine.get("weights"))
+    if "bfloat16" in rounds or "int8" in rounds:  # elsewhere it still does
+        grpo["rescore_old"] = False
+    several = grpo.get("epochs", 1) * grpo.get("minibatches", 1) > 1
+    if several and grpo.get("clip_low") is None and grpo.get("clip_high") is None:
+        grpo["clip_low"] = 1.0
 
 
 def _translate_model(model: dict[str, Any]) -> None:

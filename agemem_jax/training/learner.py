@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import arrays, processes
@@ -22,7 +23,9 @@ from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.throughput import Stopwatch, Work
 from agemem_jax.training.train_state import TrainState
 
-_UNITS = {"step": "steps", "trajectory": "trajectories", "token": "tokens"}
+_UNITS = {
+    "step": "steps", "trajectory": "trajectories", "token": "tokens", "constant": "trajectories",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,12 +126,18 @@ class Learner:
           prefix: tokens that most segments start with.
           rng: deals trajectories into minibatches.
           clock: takes the seconds of packing, scoring and updates.
+
+        With the old policy's log-probabilities scored here, minibatches are dealt once, and are
+        the same in every epoch.
         """
         grpo = self._config.grpo
-        shares, batches, scores = [], [], []
+        # What the old policy says of a minibatch is known for those of the first epoch only.
+        rescores = self._config.old_log_probs == "scored"
+        shares, batches, scores, rescored = [], [], [], []
         updates, worked, dealt = [], [], []
         for epoch in range(grpo.epochs):
-            if not epoch or grpo.minibatches > 1:  # otherwise the same batch in every epoch
+            deals_anew = grpo.minibatches > 1 and not rescores
+            if not epoch or deals_anew:  # otherwise the same minibatches in every epoch
                 with clock.measure("packing"):
                     shares = self._deal(len(trajectories), rng)
                     batches = [
@@ -138,21 +147,28 @@ class Learner:
                         )
                         for share in shares
                     ]  # fmt: skip
-                scores = [None] * len(batches)
+                scores = rescored = [None] * len(batches)
                 if grpo.beta > 0:
                     with clock.measure("score"):
-                        reference = train_state.reference_weights(state)
-                        scores = [self._score(reference, self._placed(b)) for b in batches]
-                        jax.block_until_ready(scores)
+                        scores = self._scored(train_state.reference_weights(state), batches)
+                if rescores:
+                    with clock.measure("score"):
+                        rescored = self._scored(train_state.weights(state), batches)
             with clock.measure("update"):
-                for batch, scored in zip(batches, scores, strict=True):
-                    batch = self._placed(batch).replace(ref_log_probs=scored)
+                for batch, scored, old in zip(batches, scores, rescored, strict=True):
+                    batch = self._placed(batch).replace(
+                        ref_log_probs=scored, rescored_log_probs=old
+                    )
                     state, values = self._grpo_update(state, batch)
                     updates.append(values)
                 jax.block_until_ready(updates)
             worked += batches
             dealt += [[trajectories[i] for i in share] for share in shares]
         return state, self._outcome(jax.device_get(updates), worked, dealt, grpo.normalisation)
+
+    def _scored(self, weights, batches: Sequence[Batch]) -> list[Array]:
+        """Log-probabilities of all targets under some weights, batch by batch."""
+        return jax.block_until_ready([self._score(weights, self._placed(b)) for b in batches])
 
     def _outcome(self, updates, batches: Sequence[Batch], dealt, normalisation: str) -> Outcome:
         """Counts of all processes."""
@@ -188,8 +204,14 @@ class Learner:
         """Packs this process's share."""
         return packing.pack(
             trajectories, advantages, self._packing,
-            normalisation=normalisation, prefix=prefix, gather=processes.gather,
+            normalisation=normalisation, constant_length=self._constant_length,
+            prefix=prefix, gather=processes.gather,
         )  # fmt: skip
+
+    @property
+    def _constant_length(self) -> int:
+        config = self._config
+        return config.grpo.constant_length or config.episode.max_response_tokens
 
     def _placed(self, batch: Batch) -> Batch:
         """A batch of this process as everyone's on the mesh."""
@@ -205,6 +227,7 @@ class Learner:
         return update.make_update(
             self._model, config.grpo, config.rl_optimizer,
             temperature=config.temperature, mesh=self._mesh,
+            old_is_current=config.old_log_probs == "updated",
         )  # fmt: skip
 
     @functools.cached_property

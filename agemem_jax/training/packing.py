@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 
-from agemem_jax.training.loss import NORMALISATIONS
+from agemem_jax.training.grpo_config import NORMALISATIONS
 from agemem_jax.training.pieces import (
     Extent,
     HasSegments,
@@ -93,6 +93,8 @@ class Batch:
       advantages: of the target's trajectory.
       weights: factor of the target in the loss; they add up to 1 over the batch.
       num_microbatches: how many microbatches are real; the rest is padding.
+      rescored_log_probs: log-probabilities under the policy that sampled, as scoring computes
+        them; None where those recorded serve.
     """
 
     tokens: Int[Array, "microbatch row token"]
@@ -109,6 +111,7 @@ class Batch:
     advantages: Float[Array, "microbatch row target"]
     weights: Float[Array, "microbatch row target"]
     num_microbatches: Int[Array, ""]
+    rescored_log_probs: Float[Array, "microbatch row target"] | None = None
 
 
 def _place(pieces: list[Piece], length: int, max_targets: int) -> list[list[Piece]]:
@@ -144,6 +147,7 @@ def pack(
     config: PackingConfig,
     *,
     normalisation: str = "step",
+    constant_length: int | None = None,
     prefix: Sequence[int] = (),
     gather: Callable[[Any], list[Any]] = lambda value: [value],
 ) -> Batch:
@@ -153,7 +157,8 @@ def pack(
       trajectories: what to train on; segments without actions are left out.
       advantages: one per trajectory; anything (say ones) for demonstrations.
       config: shapes.
-      normalisation: "step", "trajectory" or "token", see `grpo_loss`.
+      normalisation: "step", "trajectory", "token" or "constant", see `grpo_loss`.
+      constant_length: for "constant".
       prefix: tokens that many segments start with (system prompt and tool schemas); they
         are computed once per microbatch instead of once per segment.
       gather: gives what every process called it with, when each packs its own share of a
@@ -211,7 +216,9 @@ def pack(
             config.max_microbatches,
             room,
         )
-    weigh = functools.partial(weight, extent, normalisation=normalisation)
+    weigh = functools.partial(
+        weight, extent, normalisation=normalisation, constant_length=constant_length
+    )
     shape = (room, config.rows)
     return _fill(rows, shape, length, max_targets, num_microbatches, prefix_ids, weigh)
 

@@ -173,7 +173,9 @@ class Extent:
         )
 
 
-def weight(extent: Extent, steps: int, tokens: int, normalisation: str) -> float:
+def weight(
+    extent: Extent, steps: int, tokens: int, normalisation: str, constant_length: int | None = None
+) -> float:
     """Weight of one action token.
 
     Args:
@@ -181,9 +183,12 @@ def weight(extent: Extent, steps: int, tokens: int, normalisation: str) -> float
       steps: of its trajectory.
       tokens: action tokens of its step.
       normalisation: what counts equally, see `grpo_loss`.
+      constant_length: tokens of a trajectory for "constant".
     """
     if normalisation == "step":
         return 1.0 / (extent.steps * tokens)
     if normalisation == "trajectory":
         return 1.0 / (extent.trajectories * steps * tokens)
+    if normalisation == "constant":
+        return 1.0 / (extent.trajectories * constant_length)
     return 1.0 / extent.tokens

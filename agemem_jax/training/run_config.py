@@ -24,6 +24,7 @@ from agemem_jax.plugins import option_values
 from agemem_jax.plugins.registry import name_of
 from agemem_jax.protocol.chat_formats import CHAT_FORMATS
 from agemem_jax.rewards.judge_config import JudgeConfig
+from agemem_jax.rewards.overlong import with_limit
 from agemem_jax.rewards.registry import RewardConfig
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
@@ -32,7 +33,7 @@ from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.faults import FaultConfig
-from agemem_jax.training.loss import GRPOConfig
+from agemem_jax.training.grpo_config import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
 
@@ -257,6 +258,7 @@ class RunConfig:
         tools = tuple(name_of_tool(tool) for tool in self.episode.tools)
         object.__setattr__(self, "tasks", tasks)
         rewards = dataclasses.replace(self.rewards, components=components)
+        rewards = with_limit(rewards, self.episode.max_response_tokens)
         object.__setattr__(self, "rewards", rewards)
         object.__setattr__(self, "episode", dataclasses.replace(self.episode, tools=tools))
         object.__setattr__(self, "method", name_of(self.method))
@@ -269,6 +271,13 @@ class RunConfig:
     def warmup_optimizer(self) -> OptimizerConfig:
         """The optimiser of the warm-up; by default its schedule is as long as that."""
         return _with_length(self.warmup.optimizer, self.warmup.steps)
+
+    @property
+    def old_log_probs(self) -> str:
+        """Where updates take them from, see `GRPOConfig.old_log_probs`."""
+        dtypes = (self.model.compute_dtype, self.engine.cache_dtype)
+        rounded = "bfloat16" in dtypes or self.engine.weights == "int8"
+        return self.grpo.old_log_probs(rounded, self.model.lora_dropout > 0)
 
     @property
     def rl_optimizer(self) -> OptimizerConfig:

@@ -20,7 +20,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, rules
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "linear")
 _LORA_STREAM = 0x10BA  # sets the LoRA initialisation apart from other uses of the run's key
 
 
@@ -31,10 +31,10 @@ class OptimizerConfig:
     Attributes:
       learning_rate: the peak.
       warmup_steps: optimiser steps of linear rise from 0; the first step is not zero.
-      schedule: "constant" or "cosine" after the warm-up.
-      total_steps: optimiser steps until a cosine ends, warm-up included; None takes those of
+      schedule: "constant", or "cosine" or "linear" decay, after the warm-up.
+      total_steps: optimiser steps until the decay ends, warm-up included; None takes those of
         the run (see `RunConfig.rl_optimizer`), so that more iterations stretch it.
-      final_fraction: what the cosine ends at, as a share of the peak.
+      final_fraction: what the decay ends at, as a share of the peak.
       b1, b2, eps: of Adam.
       weight_decay: decoupled; norms, biases and other vectors are left alone.
       max_grad_norm: the gradient's global norm is clipped to this.
@@ -79,11 +79,11 @@ class OptimizerConfig:
                 f"optimizer.total_steps is {self.total_steps}; it must be at least 1, or None for "
                 "those of the run."
             )
-        if self.total_steps is not None and self.schedule == "cosine":
+        if self.total_steps is not None and self.schedule != "constant":
             if self.total_steps <= self.warmup_steps:
                 raise ValueError(
-                    f"optimizer.total_steps is {self.total_steps}; a cosine schedule needs more "
-                    f"than optimizer.warmup_steps, which is {self.warmup_steps}."
+                    f"optimizer.total_steps is {self.total_steps}; a {self.schedule} schedule "
+                    f"needs more than optimizer.warmup_steps, which is {self.warmup_steps}."
                 )
 
 
@@ -114,15 +114,18 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     """Learning rate by optimiser step, counted from 0.
 
     Raises:
-      ValueError: a cosine without `total_steps`.
+      ValueError: a decay without `total_steps`.
     """
-    if config.schedule == "cosine":
-        if config.total_steps is None:
-            raise ValueError("A cosine schedule needs optimizer.total_steps.")
-        steps = config.total_steps - config.warmup_steps
-        after = optax.cosine_decay_schedule(config.learning_rate, steps, config.final_fraction)
-    else:
+    if config.schedule == "constant":
         after = optax.constant_schedule(config.learning_rate)
+    elif config.total_steps is None:
+        raise ValueError(f"A {config.schedule} schedule needs optimizer.total_steps.")
+    else:
+        peak, steps = config.learning_rate, config.total_steps - config.warmup_steps
+        if config.schedule == "cosine":
+            after = optax.cosine_decay_schedule(peak, steps, config.final_fraction)
+        else:
+            after = optax.linear_schedule(peak, peak * config.final_fraction, steps)
     if not config.warmup_steps:
         return after
     first = config.learning_rate / (config.warmup_steps + 1)
@@ -298,6 +301,15 @@ def restart(
         reference=_read_only_copy(config, state.trainable) if keep_reference else None,
     )
     return arrays.replicate_rest(mesh, state)
+
+
+def renew_reference(config: DecoderConfig, state: TrainState) -> TrainState:
+    """Today's policy as the reference from now on; under LoRA that is a copy of its matrices.
+
+    The old reference is donated: use the new state.
+    """
+    arrays.delete(state.reference)
+    return state.replace(reference=_read_only_copy(config, state.trainable))
 
 
 def _read_only_copy(config: DecoderConfig, tree: PyTree) -> PyTree:

@@ -19,9 +19,8 @@ from absl import logging
 from etils import epath
 
 from agemem_jax.methods.registry import find_method
-from agemem_jax.models import decoder
 from agemem_jax.models.decoder import Weights
-from agemem_jax.parallel import arrays, processes
+from agemem_jax.parallel import processes
 from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
 from agemem_jax.rewards.total import ask_ahead, compute_rewards
 from agemem_jax.rollout.episode import Rules
@@ -38,6 +37,8 @@ from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.learner import Learner, Outcome
 from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.position import Position
+from agemem_jax.training.resampling import sample_groups
+from agemem_jax.training.rollout_weights import rollout_weights
 from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.saver import Saver
 from agemem_jax.training.summary import summarise, with_judge_counts
@@ -231,43 +232,55 @@ class Trainer:
         while self.position.iteration < phase.iterations:
             clock, sampled_before = Stopwatch(), stats.sampled_tokens
             before = self.iterator.get_state()
-            trajectories = []
             try:
-                with clock.measure("rollout"):
-                    trajectories = self._play(phase)
-                    self._stop_if_asked()
+                groups = sample_groups(
+                    functools.partial(self._play, phase, clock),
+                    functools.partial(compute_rewards, config=phase.rewards, judge=self.judge),
+                    self.config.grpo, self.config.curriculum.tasks_per_iteration, clock,
+                )  # fmt: skip
             except Interrupted:
                 self.iterator.set_state(before)  # these tasks are played again
-                if not trajectories:
-                    self._stop_if_asked()  # where the other processes are waiting
                 raise
             sampled = sum(processes.gather(stats.sampled_tokens - sampled_before))
-            intact = [t for t in trajectories if t.fault is None]
-            with clock.measure("judge"):
-                rewards = compute_rewards(intact, phase.rewards, self.judge)
-            summary = with_judge_counts(summarise(intact, rewards), self.judge)
-            summary |= {"sampled_tokens": sampled}
-            trajectories, advantages = self._advantages(trajectories, rewards)
+            summary = with_judge_counts(summarise(groups.intact, groups.rewards), self.judge)
+            summary |= {"sampled_tokens": sampled, **groups.counts}
+            self.faults.watch_episodes(groups.left_out_faults)
+            trajectories, advantages = self._advantages(*groups.to_train_on)
             self.state, outcome = self.learner.improve(
                 self.state, trajectories, advantages,
                 self._rules(phase).shared_prefix,
                 np.random.default_rng([self.config.seed, self.position.step]), clock,
             )  # fmt: skip
+            every = self.config.grpo.renew_reference_every
+            if every and (self.position.iteration + 1) % every == 0:
+                self.state = train_state.renew_reference(self.backbone.config, self.state)
             self._finish_iteration(phase, summary, outcome, clock)
 
-    def _play(self, phase: curriculum.Phase) -> list[Trajectory]:
-        """This process's share of the iteration's rollouts, group after group."""
-        tasks = next(self.iterator)
+    def _play(self, phase: curriculum.Phase, clock: Stopwatch, number: int) -> list[Trajectory]:
+        """This process's share of a round of the iteration's rollouts, group after group.
+
+        Every process hears here whether one of them was asked to stop.
+        """
+        trajectories = []
         key = jax.random.fold_in(processes.own_copy(self.state.key), self.position.step)
         rollouts = group_rollouts(
-            tasks, self.config.grpo.group_size, key,
+            next(self.iterator), self.config.grpo.group_size, key,
             shard_index=self._process, shard_count=self._processes,
+            first=number * self.config.curriculum.tasks_per_iteration,
         )  # fmt: skip
-        return self.player.play(
-            self._rollout_weights(), rollouts, self._rules(phase), self.config.temperature,
-            self.interruption.check,
-            functools.partial(ask_ahead, config=phase.rewards, judge=self.judge),
-        )  # fmt: skip
+        try:
+            with clock.measure("rollout"):
+                trajectories = self.player.play(
+                    self._rollout_weights(), rollouts, self._rules(phase), self.config.temperature,
+                    self.interruption.check,
+                    functools.partial(ask_ahead, config=phase.rewards, judge=self.judge),
+                )  # fmt: skip
+                self._stop_if_asked()
+        except Interrupted:
+            if not trajectories:
+                self._stop_if_asked()  # where the other processes are waiting
+            raise
+        return trajectories
 
     def _advantages(self, trajectories, rewards) -> tuple[list[Trajectory], np.ndarray]:
         """What to train on, with an advantage each; failed episodes are left out.
@@ -285,6 +298,7 @@ class Trainer:
             totals.reshape(-1, grpo.group_size),
             grpo.advantage_eps,
             normalise_std=grpo.normalise_std,
+            baseline=grpo.baseline,
             counted=counted.reshape(-1, grpo.group_size),
         )
         if grpo.drop_zero_variance:
@@ -296,19 +310,10 @@ class Trainer:
 
     def _rollout_weights(self) -> Weights:
         """The policy's weights, as this process's rollouts use them."""
-        weights = train_state.weights(self.state)
-        if self.mesh is None:
-            return weights
-        config, mesh = self.backbone.config, self._rollout_mesh
-        dtypes = jax.tree.map(lambda x: x.dtype, weights)
-        if self.player.engine.config.weights == "as_trained":
-            dtypes = decoder.read_dtypes(config, weights)
-        if mesh is None:
-            return jax.tree.map(
-                lambda x, dtype: processes.own_part(x.astype(dtype)), weights, dtypes
-            )
-        shardings = train_state.weight_shardings(config, mesh)
-        return arrays.to_rollout_mesh(mesh, weights, dtypes, shardings)
+        as_trained = self.player.engine.config.weights == "as_trained"
+        return rollout_weights(
+            self.backbone.config, self.state, self.mesh, self._rollout_mesh, as_trained
+        )
 
     def _phase_optimizer(self, phase: curriculum.Phase):
         warmup = phase.name == curriculum.WARMUP

@@ -22,7 +22,8 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.models.log_probs import token_log_probs
 from agemem_jax.parallel import rules
 from agemem_jax.parallel.mesh import use
-from agemem_jax.training.loss import GRPOConfig, grpo_loss, sft_loss
+from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.loss import grpo_loss, means_of, sft_loss
 from agemem_jax.training.packing import Batch
 from agemem_jax.training.train_state import (
     OptimizerConfig,
@@ -45,6 +46,7 @@ def target_log_probs(
     temperature: float,
     chunk: int,
     dropout_key: Key[Array, ""] | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "row target"], Float[Array, "row target"]]:
     """Log-probabilities and entropies at the targets of one microbatch.
 
@@ -57,6 +59,7 @@ def target_log_probs(
       temperature: logits are divided by it, as they were while sampling.
       chunk: targets per step of the vocabulary projection.
       dropout_key: see `decoder.forward`.
+      entropy_gradient: whether gradient flows through entropies.
     """
     hidden = decoder.forward(
         config,
@@ -70,8 +73,9 @@ def target_log_probs(
     )
     hidden = jnp.take_along_axis(hidden, batch.target_positions[..., None], axis=1)
     return token_log_probs(
-        config, weights, hidden, batch.targets, temperature=temperature, chunk=chunk
-    )
+        config, weights, hidden, batch.targets,
+        temperature=temperature, chunk=chunk, entropy_gradient=entropy_gradient,
+    )  # fmt: skip
 
 
 def _microbatch(batch: Batch, index) -> Batch:
@@ -89,8 +93,8 @@ def make_score(
     """Builds `score(weights, batch)`: log-probabilities of a batch's targets.
 
     Use `batch.replace(ref_log_probs=score(reference_weights(state), batch))` for the KL
-    penalty, and the same with `old_log_probs` and the policy's weights where what was
-    recorded while sampling should not be trusted. Padding scores 0.
+    penalty, and the same with `rescored_log_probs` and the policy's weights, before its first
+    update, where what was recorded while sampling should not be trusted. Padding scores 0.
     """
 
     @jax.jit
@@ -194,6 +198,7 @@ class _Step:
         )
         zero = (keep(zero[0]), zero[1])
         grads, metrics = jax.lax.fori_loop(0, batch.num_microbatches, body, zero)
+        metrics = means_of(metrics)
 
         grad_norm = optax.global_norm(grads)
         # An empty batch must not move anything either: momentum and decay would.
@@ -222,6 +227,7 @@ def make_update(
     temperature: float = 1.0,
     chunk: int = 1024,
     mesh: Mesh | None = None,
+    old_is_current: bool = False,
 ) -> Update:
     """Builds the policy update `update(state, batch) -> (state, metrics)` (section 3.4).
 
@@ -240,27 +246,38 @@ def make_update(
       temperature: the one that was sampled with.
       chunk: targets of a device per step of the vocabulary projection.
       mesh: over which state and batch are spread; None on one device.
+      old_is_current: the old policy is the one that is trained, as it is in the only update on
+        a rollout batch: then what this update computes is what `rescored_log_probs` would
+        be, and no pass of its own is needed.
 
     Returns:
       The update. Its metrics are those of `grpo_loss`, `entropy`, `grad_norm` (before
       clipping), `skipped` and `learning_rate`.
     """
+    has_bonus = grpo.entropy_weight > 0.0
 
     def loss_fn(trainable, frozen, part: Batch, key):
         weights = combine(trainable, frozen)
         dropout_key = key if config.lora_dropout else None
         log_probs, entropy = target_log_probs(
-            config, weights, part, temperature, chunk, dropout_key
+            config, weights, part, temperature, chunk, dropout_key, has_bonus
         )
+        old, sampler = part.old_log_probs, None
+        if old_is_current:
+            old, sampler = jax.lax.stop_gradient(log_probs), part.old_log_probs
+        elif part.rescored_log_probs is not None:
+            old, sampler = part.rescored_log_probs, part.old_log_probs
         loss, metrics = grpo_loss(
             log_probs,
-            part.old_log_probs,
+            old,
             part.ref_log_probs,
             part.advantages,
             part.weights,
             part.step_ids,
             part.target_mask,
             grpo,
+            sampler_log_probs=sampler,
+            entropy=entropy if has_bonus else None,
         )
         return loss, metrics | {"entropy": _weighted(entropy, part)}
 

@@ -27,6 +27,23 @@ def test_advantages_follow_the_formula_with_the_sample_standard_deviation(eps, n
     np.testing.assert_allclose(actual, by_formula(REWARDS, eps, normalise_std), rtol=1e-6)
 
 
+@pytest.mark.parametrize("normalise_std", [True, False])
+def test_a_baseline_of_the_others_leaves_each_rollout_out_of_its_own(normalise_std):
+    expected = []
+    for group in REWARDS.tolist():
+        mean = sum(group) / len(group)
+        std = math.sqrt(sum((r - mean) ** 2 for r in group) / (len(group) - 1))
+        others = [(sum(group) - r) / (len(group) - 1) for r in group]
+        scale = std + 1e-6 if normalise_std else 1.0
+        expected.append([(r - other) / scale for r, other in zip(group, others, strict=True)])
+    actual = group_advantages(REWARDS, normalise_std=normalise_std, baseline="leave_one_out")
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+    counted = np.array([[1, 1, 0, 1], [1, 1, 1, 1]], bool)
+    some = group_advantages(REWARDS, baseline="leave_one_out", counted=counted)
+    of_three = group_advantages(REWARDS[:1, [0, 1, 3]], baseline="leave_one_out")
+    np.testing.assert_array_equal(some[0, [0, 1, 3]], of_three[0])
+
+
 def test_groups_do_not_influence_each_other():
     together = group_advantages(REWARDS)
     alone = group_advantages(REWARDS[1:])

@@ -14,7 +14,7 @@ from agemem_jax.training import banner, run_config, throughput, train_state, upd
 from agemem_jax.training.faults import FaultConfig, Faults
 from agemem_jax.training.learner import Learner, over_updates
 from agemem_jax.training.loss import GRPOConfig
-from agemem_jax.training.packing import PackingConfig, pack
+from agemem_jax.training.packing import PackingConfig, pack, split
 from agemem_jax.training.throughput import Stopwatch, Work
 from agemem_jax.training.train_state import OptimizerConfig
 from tests.training.test_update import ADVANTAGES, make_trajectories
@@ -110,6 +110,48 @@ def test_every_minibatch_is_scored_trained_on_and_told_of(small):
         mean = sum(n * float(values[name]) for n, values in zip(units, told, strict=True))
         assert line[name] == pytest.approx(mean / sum(units), rel=1e-6)
     assert line["learning_rate"] == pytest.approx(1e-2 * 3 / 9)  # the third of eight steps up
+
+
+def test_the_old_policy_is_scored_once_and_stays_the_one_that_sampled(small):
+    """Over two epochs of the same minibatches, of which the first update moves the policy."""
+    grpo = GRPOConfig(
+        group_size=2, beta=0.1, minibatches=2, epochs=2, correction="mask", correction_cap=1e3
+    )
+    config = dataclasses.replace(run_config.RunConfig(), grpo=grpo, optimizer=OptimizerConfig())
+    for name in ("packing", "optimizer"):
+        object.__setattr__(config, name, getattr(small.config, name))
+    learner = Learner(config, small.model, None)
+    state, outcome = learner.improve(
+        small.state(), make_trajectories(), ADVANTAGES, (), np.random.default_rng(0), Stopwatch()
+    )
+
+    expected, trajectories = small.state(), make_trajectories()
+    step, score = learner._grpo_update, learner._score
+    shares = split(3, 2, np.random.default_rng(0))
+    batches = [
+        pack([trajectories[i] for i in share], ADVANTAGES[share], config.packing)
+        for share in shares
+    ]
+    reference = [score(train_state.reference_weights(expected), b) for b in batches]
+    old = [score(train_state.weights(expected), b) for b in batches]
+    told = []
+    for index in (0, 1, 0, 1):
+        batch = batches[index].replace(
+            ref_log_probs=reference[index], rescored_log_probs=old[index]
+        )
+        expected, values = step(expected, batch)
+        told.append(jax.device_get(values))
+    for one, two in zip(
+        jax.tree.leaves(state.trainable), jax.tree.leaves(expected.trainable), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+    assert [float(each["loss"]) for each in outcome.updates] == [float(v["loss"]) for v in told]
+    first, *later = told
+    assert float(first["ratio_max"]) == pytest.approx(1.0, abs=1e-5)
+    assert all(float(each["ratio_max"]) > 1.01 for each in later)
+    # What was recorded is far from the policy here, and stays as far whatever updates do.
+    assert float(first["correction_max"]) == float(told[2]["correction_max"]) > 2.0
+    assert float(first["sampling_kl"]) == float(told[2]["sampling_kl"]) > 0.1
 
 
 def test_a_bad_minibatch_is_seen_although_a_good_one_follows(small):

@@ -257,6 +257,46 @@ def test_a_record_without_variants_of_rewards_means_the_literal_ones():
     assert run_record.from_values(run_record.as_values(guarded)) == guarded
 
 
+OF_BEFORE = ("rescore_old", "correction", "clip_dual", "max_resample_rounds", "baseline")
+
+
+def before_the_options(**changes):
+    """A record of the version that had no options of GRPO but the paper's and PPO's clip."""
+    values = run_record.as_values(changed(**changes))
+    values["grpo"] = {n: v for n, v in values["grpo"].items() if n not in OF_BEFORE}
+    return values
+
+
+def test_a_record_with_several_updates_and_no_clipping_goes_on_without_any():
+    values = before_the_options(grpo__epochs=2)
+    values["grpo"] |= {"clip_low": None, "clip_high": None}
+    grpo = run_record.from_values(values).grpo
+    assert (grpo.clip_low, grpo.clip_high) == (1.0, None)  # which no ratio passes
+    values["grpo"]["clip_high"] = 0.3
+    assert run_record.from_values(values).grpo.clip_low is None
+    values["grpo"] |= {"epochs": 1, "clip_high": None}
+    assert run_record.from_values(values).grpo == run_config.RunConfig().grpo
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, "recorded"),
+        ({"model__compute_dtype": "bfloat16"}, "recorded"),
+        ({"engine__weights": "int8"}, "recorded"),
+    ],
+)
+def test_a_record_of_rounded_rollouts_goes_on_with_what_they_recorded(changes, expected):
+    then, now = run_record.from_values(before_the_options(**changes)), changed(**changes)
+    assert then.old_log_probs == expected
+    assert now.old_log_probs == ("updated" if changes else "recorded")
+    if changes:
+        with pytest.raises(ValueError, match="grpo.rescore_old is false there and null now"):
+            run_record.refuse_conflicts("There", then, now)
+    else:
+        run_record.refuse_conflicts("There", then, now)
+
+
 def test_options_of_another_part_are_not_told_one_by_one(tmp_path):
     run_record.write(BASE, tmp_path, 0)
     with pytest.raises(

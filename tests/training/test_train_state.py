@@ -24,6 +24,16 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_along_a_cosine():
     np.testing.assert_allclose(schedule(100), 0.2, rtol=1e-6)
 
 
+def test_the_learning_rate_falls_along_a_line():
+    config = OptimizerConfig(
+        learning_rate=2.0, warmup_steps=1, schedule="linear", total_steps=11, final_fraction=0.25
+    )
+    schedule = train_state.make_schedule(config)
+    fall = [2.0 - 1.5 * step / 10 for step in range(11)]
+    np.testing.assert_allclose([schedule(i) for i in range(12)], [1.0, *fall], rtol=1e-6)
+    np.testing.assert_allclose(schedule(100), 0.5, rtol=1e-6)
+
+
 def test_a_constant_schedule_stays_at_its_peak():
     schedule = train_state.make_schedule(OptimizerConfig(learning_rate=0.5, warmup_steps=1))
     np.testing.assert_allclose([schedule(i) for i in (0, 1, 2, 50)], [0.25, 0.5, 0.5, 0.5])
@@ -51,7 +61,8 @@ def test_the_first_step_is_adam_s_with_clipping_and_decoupled_decay():
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"b2": 1.0}, "b2"),
         ({"warmup_steps": -1}, "warmup_steps"),
-        ({"schedule": "linear"}, "schedule"),
+        ({"schedule": "exponential"}, "schedule"),
+        ({"schedule": "linear", "total_steps": 5, "warmup_steps": 5}, "total_steps"),
         ({"schedule": "cosine", "total_steps": 5, "warmup_steps": 5}, "total_steps"),
         ({"final_fraction": 2.0}, "final_fraction"),
         ({"max_grad_norm": 0.0}, "max_grad_norm"),
@@ -98,6 +109,19 @@ def test_a_restart_holds_the_policy_to_what_it_is_now(tiny_decoder_config):
     for which in (train_state.weights, train_state.reference_weights):
         leaf = which(restarted).params["layer"]["w"]
         np.testing.assert_array_equal(leaf, 2.0)
+
+
+def test_a_renewed_reference_is_today_s_policy_in_a_copy_of_its_own(tiny_decoder_config):
+    state = create(tiny_decoder_config)
+    moved = state.replace(trainable=jax.tree.map(lambda leaf: leaf + 1.0, state.trainable))
+    old = moved.reference
+    renewed = train_state.renew_reference(tiny_decoder_config, moved)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+    pairs = zip(jax.tree.leaves(renewed.reference), jax.tree.leaves(renewed.trainable), strict=True)
+    for mine, theirs in pairs:
+        np.testing.assert_array_equal(mine, theirs)
+        assert mine.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
+    assert renewed.opt_state is moved.opt_state and renewed.step is moved.step
 
 
 def test_asking_for_a_reference_that_was_not_kept_is_an_error(tiny_decoder_config):

@@ -6,6 +6,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,6 +224,52 @@ def test_the_update_reports_the_loss_and_gradient_norm_of_the_batch(model):
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     assert float(metrics["skipped"]) == 0.0
     assert 0.0 < float(metrics["entropy"]) <= np.log(VOCABULARY) + 1e-5
+
+
+def test_the_only_update_on_a_batch_scores_the_old_policy_by_itself(model):
+    """Entropy bonus and correction against plain log-softmax over every token's logits at once."""
+    config, params = model
+    batch = pack(make_trajectories(), ADVANTAGES, PACKING)
+    grpo = GRPOConfig(beta=0.0, entropy_weight=2.0, correction="truncate", correction_cap=1.5)
+
+    def plain(params):
+        total = 0.0
+        for index in range(int(batch.num_microbatches)):
+            part = jax.tree.map(lambda leaf, i=index: leaf[i] if np.ndim(leaf) else leaf, batch)
+            weights = decoder.Weights(params)
+            hidden = decoder.forward(
+                config, weights, part.tokens, part.positions, part.visible_to,
+                prefix=part.prefix, uses_prefix=part.uses_prefix,
+            )  # fmt: skip
+            hidden = jnp.take_along_axis(hidden, part.target_positions[..., None], axis=1)
+            flat = hidden.reshape(-1, hidden.shape[-1])
+            log_probs = jax.nn.log_softmax(decoder.unembed(config, weights, flat))
+            entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+            chosen = log_probs[jnp.arange(len(flat)), part.targets.reshape(-1)]
+            old = jax.lax.stop_gradient(chosen)
+            factor = jnp.minimum(jnp.exp(old - part.old_log_probs.reshape(-1)), 1.5)
+            term = factor * jnp.exp(chosen - old) * part.advantages.reshape(-1)
+            term += grpo.entropy_weight * entropy
+            total -= jnp.sum(jnp.where(part.target_mask, part.weights, 0.0).reshape(-1) * term)
+        return total
+
+    loss, expected = jax.jit(jax.value_and_grad(plain))(params)
+    state, metrics = update.make_update(config, grpo, OPTIMIZER, chunk=32, old_is_current=True)(
+        fresh_state(config, params, beta=0.0), batch
+    )
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(expected)))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+    # Adam's first moment is a tenth of the gradient (b1 = 0.9), clipped to norm 1.
+    adam = next(p for p in jax.tree.leaves(state.opt_state, is_leaf=is_adam) if is_adam(p))
+    moments = jax.tree.map(lambda m: 10.0 * m * max(norm, 1.0), adam.mu)
+    assert_close(moments, expected, rtol=1e-5)
+    assert float(metrics["ratio_max"]) == 1.0
+    assert 0 < float(metrics["correction_share"]) < 1
+
+
+def is_adam(part):
+    return isinstance(part, optax.ScaleByAdamState)
 
 
 @pytest.fixture(scope="module")
