@@ -69,8 +69,9 @@ class RewardConfig:
         "guarded" has `guarded_context` and `guarded_memory` in place of `context` and `memory`,
         and pays for all components but task and penalty by what the task came to.
       on_failure: the share of those components that is paid where R_task is 0 or less, in [0, 1];
-        it rises linearly to 1 with R_task; values below 0 always count in full. None is 1.0 in "literal", as in the paper, and 0.1 in
-        "guarded", which leaves groups of failures something to differ in.
+        it rises linearly to 1 with R_task; values below 0 always count in full. None is 1.0 in
+        "literal", as in the paper, and 0.1 in "guarded", which leaves groups of failures something
+        to differ in.
     """
 
     components: Mapping[str, ComponentConfig] = dataclasses.field(default_factory=_papers)
