@@ -6,10 +6,15 @@ losses of several microbatches simply add up to the loss of the batch.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from agemem_jax.training.credit import registry
+from agemem_jax.training.credit.rule import CreditRule
 
 RATIOS = ("token", "sequence")
 NORMALISATIONS = ("step", "trajectory", "token")
@@ -35,6 +40,10 @@ class GRPOConfig:
         otherwise their steps count in |E| and only the KL term moves them.
       epochs: passes over one rollout batch.
       minibatches: optimiser steps per pass, each on a share of the trajectories.
+      credit: how rewards become the advantages of steps and tokens: a rule by name
+        (`credit/registry.py`), as `package.module:attribute`, or itself; options may stand
+        behind the name, as in "gigpo(discount=0.9)".
+      credit_options: of the rule.
     """
 
     group_size: int = 8
@@ -49,6 +58,8 @@ class GRPOConfig:
     drop_zero_variance: bool = False
     epochs: int = 1
     minibatches: int = 1
+    credit: str | Callable[..., CreditRule] = "broadcast"
+    credit_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if self.group_size < 2:
@@ -81,6 +92,9 @@ class GRPOConfig:
         for name in ("epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"grpo.{name} is {getattr(self, name)}; it must be at least 1.")
+        rule, options = registry.complete(self.credit, self.credit_options)
+        object.__setattr__(self, "credit", rule)
+        object.__setattr__(self, "credit_options", options)
 
 
 def kl_penalty(
@@ -152,7 +166,7 @@ def grpo_loss(
       log_probs: log pi of every target under the parameters being trained.
       old_log_probs: the same under the parameters that sampled.
       ref_log_probs: the same under the reference; None when beta is 0.
-      advantages: A_k of the target's trajectory.
+      advantages: of the target: A_k of its trajectory, or what `credit` makes of it.
       weights: w_i, made by packing; they add up to 1 over the batch.
       step_ids: which targets share a step, unique within a row.
       mask: false where a target is padding.

@@ -258,6 +258,8 @@ class RunConfig:
         object.__setattr__(self, "tasks", tasks)
         object.__setattr__(self, "rewards", RewardConfig(components))
         object.__setattr__(self, "episode", dataclasses.replace(self.episode, tools=tools))
+        grpo = dataclasses.replace(self.grpo, credit=name_of(self.grpo.credit))
+        object.__setattr__(self, "grpo", grpo)
         object.__setattr__(self, "method", name_of(self.method))
         try:
             find_method(self.method)
