@@ -102,8 +102,9 @@ class Groups:
             pairs = [pair for group in groups for pair in self._compared(group, counts)]
         advantages = np.empty(len(pairs), object)
         advantages[:] = [credit for _, credit in pairs]
-        total = sum((collections.Counter(own) for own in processes.gather(dict(counts))),
-                    collections.Counter())  # fmt: skip
+        total: collections.Counter = collections.Counter()
+        for own in processes.gather(dict(counts)):
+            total.update(own)
         named = {f"credit/{name}": total[name] for name in sorted(total)}
         return Credited([trajectory for trajectory, _ in pairs], advantages, named)
 

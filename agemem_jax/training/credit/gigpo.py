@@ -54,6 +54,7 @@ class GiGPO:
     def score_group(self, group: Group) -> list[Credit]:
         """A_{k,t}; counts the states that several steps were in, and these steps."""
         advantages = broadcast(group)
+        group.counts.update(anchors=0, anchored_steps=0)  # told where there is none, too
         met: dict[tuple, list[tuple[int, int]]] = {}  # by state: rollouts and their steps
         for rollout, episode in enumerate(group.episodes):
             for step, state in enumerate(episode.score[0]):

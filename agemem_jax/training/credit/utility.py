@@ -82,5 +82,5 @@ class MemoryUtility:
                 for value, (_, span) in zip(kept, episode.score, strict=True)
             ]
             credits.append(Credit(steps, spans))
-            group.counts.update(operations=len(kept), credited=sum(value != 0 for value in kept))
+            group.counts.update(operations=len(kept), credited=int(np.count_nonzero(kept)))
         return credits
