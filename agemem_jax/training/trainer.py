@@ -35,8 +35,8 @@ from agemem_jax.training import components, curriculum, run_record, throughput, 
 from agemem_jax.training.banner import banner
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.credit_assignment import CreditAssignment, Credited
 from agemem_jax.training.faults import Faults
-from agemem_jax.training.groups import Credited, Groups
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.learner import Learner, Outcome
 from agemem_jax.training.metrics import MetricsWriter
@@ -115,7 +115,7 @@ class Trainer:
         self.player = components.build_player(config, self.backbone, self._rollout_mesh, source)
         self.method = find_method(config.method)
         decode = self.player.chat.decode
-        self.groups = Groups(config.grpo, self.judge, decode, self.faults)
+        self.assignment = CreditAssignment(config.grpo, self.judge, decode, self.faults)
         components.check_source(source, config)
         self._train_tasks = len(source)
         self._data = components.identify_source(source)
@@ -288,8 +288,8 @@ class Trainer:
         return jax.random.fold_in(processes.own_copy(self.state.key), self.position.step)
 
     def _advantages(self, phase: curriculum.Phase, trajectories, rewards, clock) -> Credited:
-        """What to train on; branches of episodes are played on the way (`groups.py`)."""
-        return self.groups.credit(
+        """What to train on; branches of episodes are played on the way (`credit_assignment.py`)."""
+        return self.assignment.credit(
             trajectories, rewards, self._iteration_key(),
             functools.partial(self._play_together, phase),
             functools.partial(compute_rewards, config=phase.rewards, judge=self.judge), clock,

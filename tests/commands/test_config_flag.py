@@ -8,6 +8,7 @@ from absl import flags
 from agemem_jax import configs
 from agemem_jax.commands import config_flag, train  # noqa: F401  # the flags
 from agemem_jax.configs import quickstart, tiny_warmup
+from agemem_jax.training import run_config
 
 OWN = """
 from agemem_jax.configs import tiny
@@ -86,6 +87,19 @@ def test_options_are_overridden_by_name_and_by_path(config):
     )  # fmt: skip
     assert changed.seed == 2 and changed.model.remat
     assert changed.engine.attend_buckets == (32, 64)
+
+
+def test_a_credit_rule_is_named_with_its_options_in_either_way():
+    for arguments in (
+        ["--config.grpo.credit=gigpo(discount=0.5)"],
+        ["--config.grpo.credit_options.discount=0.5", "--config.grpo.credit=gigpo"],
+    ):
+        config = run_config.build(parse("--config=quickstart", *arguments))
+        assert config.grpo.credit == "gigpo"
+        assert config.grpo.credit_options == {"weight": 1.0, "discount": 0.5}
+    assert "no credit rule 'gigp'" in refusal("--config=quickstart", "--config.grpo.credit=gigp")
+    told = refusal("--config=quickstart", "--config.grpo.credit_options.discount=0.5")
+    assert told == "config.grpo.credit_options has no option 'discount'; it has none."
 
 
 def test_of_two_configurations_the_last_is_taken_with_its_overrides():

@@ -1,4 +1,4 @@
-"""The groups of an iteration: what they play, and how their rewards become advantages.
+"""How the rewards of an iteration's groups become advantages, and the branches played for it.
 
 The rule of `grpo.credit` is asked here. It sees one group at a time, and a group never straddles
 processes, so that each process does this for its own share of the tasks.
@@ -47,7 +47,7 @@ class Credited(NamedTuple):
     counts: Mapping[str, int]
 
 
-class Groups:
+class CreditAssignment:
     """Gives credit by the rule of a run; holds nothing from one iteration to the next."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Groups: rules are asked, branches played and rewarded, and what they give is checked."""
+"""Credit: rules are asked, branches played and rewarded, and what rules give is checked."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ import pytest
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.training import groups
+from agemem_jax.training import credit_assignment
 from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.credit.rule import Branches, Credit, Span
+from agemem_jax.training.credit_assignment import CreditAssignment
 from agemem_jax.training.faults import FaultConfig, Faults, TrainingFault
-from agemem_jax.training.groups import Groups
 from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.throughput import Stopwatch
 from tests.rewards.builders import TASK
@@ -51,7 +51,7 @@ class Credit5:
 def give(played, rule="broadcast", play=None, faults=None, key=0, **options):
     config = GRPOConfig(group_size=3, credit=rule, **options)
     intact = [each for each in played if each.fault is None]
-    return Groups(config, OfflineJudge(), decode, Faults(faults or FaultConfig())).credit(
+    return CreditAssignment(config, OfflineJudge(), decode, Faults(faults or FaultConfig())).credit(
         played, reward(intact), jax.random.key(key), play, reward, Stopwatch()
     )
 
@@ -148,11 +148,11 @@ def test_processes_play_the_branches_that_one_would(monkeypatch):
 
     one = [told("a"), told("b"), told("c")]
     alone = keys(one * 4)
-    monkeypatch.setattr(groups.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(credit_assignment.jax, "process_count", lambda: 2)
     shares = []
     for process in range(2):
-        monkeypatch.setattr(groups.jax, "process_index", lambda p=process: p)
-        monkeypatch.setattr(groups.processes, "gather", lambda value: [value])
+        monkeypatch.setattr(credit_assignment.jax, "process_index", lambda p=process: p)
+        monkeypatch.setattr(credit_assignment.processes, "gather", lambda value: [value])
         shares.append(keys(one * 2))
     assert alone == shares[0][:2] + shares[1][:2] + shares[0][2:] + shares[1][2:]
 
