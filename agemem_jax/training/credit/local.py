@@ -58,6 +58,7 @@ class LocalRerollouts:
 
     def score_group(self, group: Group) -> list[Credit]:
         """The advantages above, of the episodes and of all branches."""
+        group.counts.update(branches=0, branch_steps=0)  # told where there is none, too
         rewards = [each.reward.total for each in group.episodes]
         values = [
             float(np.mean([reward, *(branch.reward.total for branch in each.branches)]))
