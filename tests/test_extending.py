@@ -5,6 +5,7 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from agemem_jax.commands import evaluate, train
@@ -12,6 +13,7 @@ from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.memory.store import MemoryStore
 from agemem_jax.models import loading, tokenizers
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
+from agemem_jax.protocol.events import FormatEvent
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.registry import ComponentConfig, RewardConfig
 from agemem_jax.rewards.total import compute_rewards
@@ -19,10 +21,13 @@ from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import EnvironmentGoal, Task
+from agemem_jax.training.credit import registry
+from agemem_jax.training.grpo_config import GRPOConfig
 from agemem_jax.training.metrics import read_metrics
-from tests.rewards.builders import acted, trajectory
+from tests.rewards.builders import acted, tool, trajectory
 from tests.rollout.scripted import answer, call, play, tools
 from tests.test_end_to_end import CONFIG, run_main
+from tests.training.credit import builders
 
 PAGES = pathlib.Path(__file__).parents[1] / "docs" / "extending"
 EXAMPLE = re.compile(r"```python\n# (\w+)\.py\n(.*?)```", re.DOTALL)
@@ -81,11 +86,15 @@ def test_all_doors_by_configuration_appear_in_prompts_metrics_and_reports(writte
         "--config.rewards.components.brevity.weight=0.2",
         "--config.rewards.components.brevity.options.most_steps=8",
         "--config.method=two_tools:TwoTools",
+        "--config.grpo.credit=blame:Blame(price=0.25)",
     )
     run_main(train.main, *arguments, *everything)
     (line,) = read_metrics(written / "run" / "metrics.jsonl")
     assert 0 <= line["reward_brevity"] <= 1 and "reward_memory" in line
     assert {"progress", "grounding"} <= set(line), "the environment was played"
+    assert line["credit/blamed_steps"] > 0, "a random policy's responses cannot be read"
+    recorded = json.loads((written / "run" / "config.json").read_text())
+    assert recorded["grpo"]["credit_options"] == {"price": 0.25}
     assert "tc/Act" in line and "tc/Summary_context" not in line, "by the method's tools"
 
     methods = "--methods=agemem,two_tools:TwoTools"
@@ -147,6 +156,25 @@ def test_a_reward_from_python(written):
     (without,) = compute_rewards([played], RewardConfig(), OfflineJudge())
     assert reward.components["brevity"] == 0.5
     assert reward.total == pytest.approx(without.total + 0.1)
+
+
+def test_a_credit_rule_from_python(written):
+    import blame
+
+    config = GRPOConfig(credit=blame.Blame, credit_options={"price": 0.5})
+    assert config.credit_options == GRPOConfig(credit="blame:Blame").credit_options
+    events = [FormatEvent(1, 0, "It is empty."), tool("Add_memory", ok=False)]
+    one = builders.group(
+        builders.episode(1.0, (1, 1, "?"), (3, 2, "x"), events=events),
+        builders.episode(0.0, (1, 1, "a"), (3, 2, "x")),
+    )
+    found = registry.build(config.credit, config.credit_options).score_group(
+        builders.scored(blame.Blame(), one, OfflineJudge())
+    )
+    wanted = builders.by_definition([1.0, 0.0])
+    np.testing.assert_allclose(found[0], [wanted[0] - 0.5, wanted[0]], rtol=1e-5)
+    np.testing.assert_allclose(found[1], [wanted[1]] * 2, rtol=1e-5)
+    assert one.counts == {"blamed_steps": 1}
 
 
 @pytest.mark.parametrize("given", ["by name", "as a class"])

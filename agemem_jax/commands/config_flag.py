@@ -91,7 +91,8 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
                 raise OSError(f"{'.'.join(walked)} has no options of its own, such as {part!r}.")
             if part not in node:
                 close = difflib.get_close_matches(part, node, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(node)}."
+                has = ", ".join(node) or "none"
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {has}."
                 raise OSError(f"{'.'.join(walked)} has no option {part!r}; {hint}")
             node = node[part]
             walked.append(part)

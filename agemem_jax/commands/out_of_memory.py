@@ -8,7 +8,7 @@ import jax
 # Where it happened, by module or function, innermost first: what was under way, and the options.
 _SIZES = (
     (
-        ("agemem_jax.rollout", "_play", "agemem_jax.memory"),
+        ("agemem_jax.rollout", "_play", "_play_together", "agemem_jax.memory"),
         "episodes were played",
         "engine.slots, engine.max_length, engine.prefill_rows or memory.entries, or take "
         "engine.cache_dtype=bfloat16",

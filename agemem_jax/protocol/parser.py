@@ -38,6 +38,7 @@ _CALLS = re.compile(
 # Deeper arguments are no use to any tool, and a bound keeps the JSON decoder's stack short.
 _MAX_DEPTH = 32
 _RAW_LENGTH = 500
+_SKIPPED = re.compile(r"[\s,]*\[?[\s,]*")  # between calls, or before the first one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ParsedResponse:
 class _Blocks:
     """The tagged parts of a response, in order of appearance."""
 
-    items: tuple[tuple[str, str], ...]  # (tag, content)
+    items: tuple[tuple[str, str, int], ...]  # (tag, content, where it starts in the text)
     outside: bool  # whether there is text outside of them
     unclosed: str | None  # the tag that never closes
 
@@ -90,8 +91,8 @@ def parse(text: str, tools: ToolTable) -> ParsedResponse:
     Special tokens of the chat format are already stripped.
     """
     blocks = _split(text)
-    thoughts = [content.strip() for tag, content in blocks.items if tag == "think"]
-    actions = [(tag, content) for tag, content in blocks.items if tag != "think"]
+    thoughts = [content.strip() for tag, content, _ in blocks.items if tag == "think"]
+    actions = [(tag, content) for tag, content, _ in blocks.items if tag != "think"]
     errors = []
     if not thoughts and blocks.unclosed != "think":
         errors.append("Start with <think>...</think>.")
@@ -122,6 +123,26 @@ def parse(text: str, tools: ToolTable) -> ParsedResponse:
     return ParsedResponse(thoughts[0] if thoughts else None, calls, answer, tuple(errors))
 
 
+def call_spans(text: str) -> list[tuple[int, int]]:
+    """Where the calls stand that `parse` finds in a response: [start, end) in characters, in order.
+
+    Of a response in which it finds none, nothing that is said here means anything.
+    """
+    spans = []
+    for tag, content, start in _split(text).items:
+        if tag != "tool_call":
+            continue
+        place = _SKIPPED.match(content).end()
+        try:
+            while place < len(content) and content[place] != "]":
+                _, end = json.JSONDecoder().raw_decode(content, place)
+                spans.append((start + place, start + end))
+                place = _SKIPPED.match(content, end).end()
+        except ValueError:
+            return spans
+    return spans
+
+
 def _split(text: str) -> _Blocks:
     items = []
     quotes_pair = True
@@ -142,7 +163,7 @@ def _split(text: str) -> _Blocks:
         end = calls.end() if calls else text.find(f"</{tag}>", opening.end())
         if end < 0:
             return _Blocks(tuple(items), outside, tag)
-        items.append((tag, text[opening.end() : end]))
+        items.append((tag, text[opening.end() : end], opening.end()))
         position = end + len(tag) + 3
 
 

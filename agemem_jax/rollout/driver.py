@@ -25,6 +25,7 @@ from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.generation import GenerationRequest
 from agemem_jax.rollout.host_calls import HostCalls, ToolFault
+from agemem_jax.rollout.replay import RecordedStep, ReplayBackend
 from agemem_jax.rollout.requests import (
     EnvironmentRequest,
     Generate,
@@ -42,10 +43,14 @@ _PATIENCE = 0.1  # seconds between two looks where nothing but the host works
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """One episode to play: a task and the typed key of the trajectory."""
+    """One episode to play: a task and the typed key of the trajectory.
+
+    `replay` holds the first steps, which are not sampled but taken from another rollout's record.
+    """
 
     task: Task
     key: Key[Array, ""]
+    replay: Sequence[RecordedStep] = ()
 
 
 class Backend(Protocol):
@@ -133,6 +138,8 @@ def run_episodes(
     generating: set[int] = set()
     calls = HostCalls()
     began = time.monotonic()
+    if any(rollout.replay for rollout in rollouts):
+        backend = ReplayBackend(backend)
     own = environments is None
     environments = EnvironmentPool() if own else environments
 

@@ -1,7 +1,7 @@
 """Options of parts that a configuration names: they appear in it with the name.
 
-Config files use `use_tasks` and `add_reward`; on a command line the names come first in effect,
-wherever they stand, and their options after them.
+Config files use `use_tasks`, `use_credit` and `add_reward`; on a command line the names come
+first in effect, wherever they stand, and their options after them.
 """
 
 import re
@@ -13,6 +13,7 @@ import ml_collections
 from agemem_jax.plugins.registry import Registry, split
 from agemem_jax.rewards.registry import COMPONENTS, in_variant
 from agemem_jax.tasks.registry import SOURCES
+from agemem_jax.training.credit.registry import RULES
 from agemem_jax.training.run_config import to_option
 
 
@@ -25,6 +26,17 @@ def use_tasks(config: ml_collections.ConfigDict, source: str | Callable, **optio
     with config.unlocked():
         config.tasks.source = source
         config.tasks.options = _options(SOURCES, source, options, "tasks.options")
+
+
+def use_credit(config: ml_collections.ConfigDict, rule: str | Callable, **options: Any) -> None:
+    """Has `config` give advantages by `rule`, with these options and its defaults.
+
+    Raises:
+      ValueError: the rule or an option is not known, or has a wrong value.
+    """
+    with config.unlocked():
+        config.grpo.credit = rule
+        config.grpo.credit_options = _options(RULES, rule, options, "grpo.credit_options")
 
 
 def add_reward(
@@ -74,6 +86,9 @@ def follow_names(config: ml_collections.ConfigDict, given: Mapping[str, str]) ->
         if function != component.function:
             options = component.options.to_dict()
             add_reward(config, name, function, component.weight, **options)
+    rule = given.get("grpo.credit")
+    if rule is not None and split(rule)[0] != config.grpo.credit:
+        use_credit(config, rule)
     for option, text in given.items():
         match = re.fullmatch(r"rewards\.components\.(\w+)\.function", option)
         if match:

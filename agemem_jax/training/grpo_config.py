@@ -5,6 +5,11 @@ source of every option.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agemem_jax.training.credit import registry
+from agemem_jax.training.credit.rule import CreditRule
 
 RATIOS = ("token", "sequence")
 NORMALISATIONS = ("step", "trajectory", "token", "constant")
@@ -64,6 +69,10 @@ class GRPOConfig:
         policy of that moment; 0 keeps it for the whole phase.
       epochs: passes over one rollout batch.
       minibatches: optimiser steps per pass, each on a share of the trajectories.
+      credit: how rewards become the advantages of steps and tokens: a rule by name
+        (`credit/registry.py`), as `package.module:attribute`, or itself; options may stand
+        behind the name, as in "gigpo(discount=0.9)".
+      credit_options: of the rule.
     """
 
     group_size: int = 8
@@ -89,6 +98,8 @@ class GRPOConfig:
     renew_reference_every: int = 0
     epochs: int = 1
     minibatches: int = 1
+    credit: str | Callable[..., CreditRule] = "broadcast"
+    credit_options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if self.group_size < 2:
@@ -125,6 +136,9 @@ class GRPOConfig:
         if self.several_updates and self.clip_low is None and self.clip_high is None:
             object.__setattr__(self, "clip_low", _CLIP)
             object.__setattr__(self, "clip_high", _CLIP)
+        rule, options = registry.complete(self.credit, self.credit_options)
+        object.__setattr__(self, "credit", rule)
+        object.__setattr__(self, "credit_options", options)
 
     def _check_bounds(self) -> None:
         """Options that None switches off."""

@@ -106,7 +106,7 @@ def grpo_loss(
       log_probs: log pi of every target under the parameters being trained.
       old_log_probs: the same under the parameters that sampled.
       ref_log_probs: the same under the reference; None when beta is 0.
-      advantages: A_k of the target's trajectory.
+      advantages: of the target: A_k of its trajectory, or what `credit` makes of it.
       weights: w_i, made by packing; they add up to 1 over the batch, unless the normalisation
         is "constant".
       step_ids: which targets share a step, unique within a row.

@@ -20,6 +20,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 
+from agemem_jax.training.credit.rule import Credit
 from agemem_jax.training.grpo_config import NORMALISATIONS
 from agemem_jax.training.pieces import (
     Extent,
@@ -90,7 +91,7 @@ class Batch:
       step_ids: 1, 2, ... within a row; targets of one step share theirs.
       old_log_probs: log-probabilities recorded while sampling.
       ref_log_probs: log-probabilities under the reference; None until scored.
-      advantages: of the target's trajectory.
+      advantages: of the target's trajectory, or of its step and token (`grpo.credit`).
       weights: factor of the target in the loss; they add up to 1 over the batch.
       num_microbatches: how many microbatches are real; the rest is padding.
       rescored_log_probs: log-probabilities under the policy that sampled, as scoring computes
@@ -143,7 +144,7 @@ def _place(pieces: list[Piece], length: int, max_targets: int) -> list[list[Piec
 
 def pack(
     trajectories: Sequence[HasSegments],
-    advantages: Sequence[float],
+    advantages: Sequence[float | Credit],
     config: PackingConfig,
     *,
     normalisation: str = "step",
@@ -155,7 +156,8 @@ def pack(
 
     Args:
       trajectories: what to train on; segments without actions are left out.
-      advantages: one per trajectory; anything (say ones) for demonstrations.
+      advantages: one per trajectory, a number for all of its tokens or a `Credit`; anything
+        (say ones) for demonstrations.
       config: shapes.
       normalisation: "step", "trajectory", "token" or "constant", see `grpo_loss`.
       constant_length: for "constant".
@@ -269,7 +271,7 @@ def _fill(
                 "target_mask": True,
                 "step_ids": steps + 1 + inverse,
                 "old_log_probs": piece.log_probs,
-                "advantages": piece.advantage,
+                "advantages": piece.advantages,
                 "weights": [weigh(piece.steps_of_trajectory, n) for n in piece.tokens_of_step],
             }
             for name, value in values.items():

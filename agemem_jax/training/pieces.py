@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from agemem_jax.rollout.trajectory import Segment
+from agemem_jax.training.credit.rule import Credit
 
 
 class HasSegments(Protocol):
@@ -35,7 +36,7 @@ class Piece:
     log_probs: np.ndarray
     steps_of_trajectory: int
     tokens_of_step: np.ndarray  # by target
-    advantage: float
+    advantages: np.ndarray  # by target
     alone: bool = False
 
     @property
@@ -76,7 +77,7 @@ def count_steps(trajectories: Sequence[HasSegments]) -> list[dict[int, int]]:
 
 def cut(
     trajectories: Sequence[HasSegments],
-    advantages: Sequence[float],
+    advantages: Sequence[float | Credit],
     steps: Sequence[dict[int, int]],
     prefix: Int[np.ndarray, " prefix"],
 ) -> list[Piece]:
@@ -103,10 +104,21 @@ def cut(
                     log_probs=np.asarray(segment.log_probs)[target_index],
                     steps_of_trajectory=len(counts),
                     tokens_of_step=np.array([counts[step] for step in step_index.tolist()]),
-                    advantage=float(advantage),
+                    advantages=_by_target(advantage, step_index),
                 )
             )
     return pieces
+
+
+def _by_target(
+    advantage: float | Credit, step_index: Int[np.ndarray, " target"]
+) -> Float[np.ndarray, " target"]:
+    """The advantage of every target of a segment."""
+    if not isinstance(advantage, Credit):
+        return np.full(len(step_index), float(advantage))
+    # The tokens of a step stand one behind the other, and all in one segment.
+    _, first, step = np.unique(step_index, return_index=True, return_inverse=True)
+    return advantage.of_tokens(step_index, np.arange(len(step_index)) - first[step])
 
 
 class Order:

@@ -261,6 +261,8 @@ class RunConfig:
         rewards = with_limit(rewards, self.episode.max_response_tokens)
         object.__setattr__(self, "rewards", rewards)
         object.__setattr__(self, "episode", dataclasses.replace(self.episode, tools=tools))
+        grpo = dataclasses.replace(self.grpo, credit=name_of(self.grpo.credit))
+        object.__setattr__(self, "grpo", grpo)
         object.__setattr__(self, "method", name_of(self.method))
         try:
             find_method(self.method)

@@ -11,27 +11,30 @@ iteration's tasks, on its own devices; they meet to agree on shapes, and in the 
 import functools
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
+from jaxtyping import Array, Key
 
 from agemem_jax.methods.registry import find_method
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import processes
 from agemem_jax.parallel.mesh import make_mesh, make_rollout_mesh
 from agemem_jax.rewards.total import ask_ahead, compute_rewards
+from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
 from agemem_jax.training import components, curriculum, run_record, throughput, train_state
-from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.banner import banner
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.credit_assignment import CreditAssignment, Credited
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.learner import Learner, Outcome
@@ -112,6 +115,8 @@ class Trainer:
         source = config.tasks.load("train")
         self.player = components.build_player(config, self.backbone, self._rollout_mesh, source)
         self.method = find_method(config.method)
+        decode = self.player.chat.decode
+        self.assignment = CreditAssignment(config.grpo, self.judge, decode, self.faults)
         components.check_source(source, config)
         self._train_tasks = len(source)
         self._data = components.identify_source(source)
@@ -238,16 +243,16 @@ class Trainer:
                     functools.partial(compute_rewards, config=phase.rewards, judge=self.judge),
                     self.config.grpo, self.config.curriculum.tasks_per_iteration, clock,
                 )  # fmt: skip
+                chosen = self._advantages(phase, *groups.to_train_on, clock)
             except Interrupted:
                 self.iterator.set_state(before)  # these tasks are played again
                 raise
             sampled = sum(processes.gather(stats.sampled_tokens - sampled_before))
             summary = with_judge_counts(summarise(groups.intact, groups.rewards), self.judge)
-            summary |= {"sampled_tokens": sampled, **groups.counts}
+            summary |= {"sampled_tokens": sampled, **groups.counts, **chosen.counts}
             self.faults.watch_episodes(groups.left_out_faults)
-            trajectories, advantages = self._advantages(*groups.to_train_on)
             self.state, outcome = self.learner.improve(
-                self.state, trajectories, advantages,
+                self.state, chosen.trajectories, chosen.advantages,
                 self._rules(phase).shared_prefix,
                 np.random.default_rng([self.config.seed, self.position.step]), clock,
             )  # fmt: skip
@@ -257,54 +262,45 @@ class Trainer:
             self._finish_iteration(phase, summary, outcome, clock)
 
     def _play(self, phase: curriculum.Phase, clock: Stopwatch, number: int) -> list[Trajectory]:
-        """This process's share of a round of the iteration's rollouts, group after group.
-
-        Every process hears here whether one of them was asked to stop.
-        """
-        trajectories = []
-        key = jax.random.fold_in(processes.own_copy(self.state.key), self.position.step)
+        """This process's share of a round of the iteration's rollouts, group after group."""
         rollouts = group_rollouts(
-            next(self.iterator), self.config.grpo.group_size, key,
+            next(self.iterator), self.config.grpo.group_size, self._iteration_key(),
             shard_index=self._process, shard_count=self._processes,
             first=number * self.config.curriculum.tasks_per_iteration,
         )  # fmt: skip
-        try:
-            with clock.measure("rollout"):
-                trajectories = self.player.play(
-                    self._rollout_weights(), rollouts, self._rules(phase), self.config.temperature,
-                    self.interruption.check,
-                    functools.partial(ask_ahead, config=phase.rewards, judge=self.judge),
-                )  # fmt: skip
-                self._stop_if_asked()
-        except Interrupted:
-            if not trajectories:
-                self._stop_if_asked()  # where the other processes are waiting
-            raise
-        return trajectories
+        with clock.measure("rollout"):
+            return self._play_together(phase, rollouts)
 
-    def _advantages(self, trajectories, rewards) -> tuple[list[Trajectory], np.ndarray]:
-        """What to train on, with an advantage each; failed episodes are left out.
+    def _play_together(
+        self, phase: curriculum.Phase, rollouts: Sequence[Rollout]
+    ) -> list[Trajectory]:
+        """Plays this process's rollouts while the others play theirs.
 
         Raises:
-          TrainingFault: too many episodes failed.
+          Interrupted: in every process, where one was asked to stop.
         """
-        grpo = self.config.grpo
-        faults = processes.gather([t.fault for t in trajectories if t.fault is not None])
-        self.faults.watch_episodes([fault for own in faults for fault in own])
-        counted = np.array([t.fault is None for t in trajectories])
-        totals = np.zeros(len(trajectories))
-        totals[counted] = [reward.total for reward in rewards]
-        advantages = group_advantages(
-            totals.reshape(-1, grpo.group_size),
-            grpo.advantage_eps,
-            normalise_std=grpo.normalise_std,
-            baseline=grpo.baseline,
-            counted=counted.reshape(-1, grpo.group_size),
-        )
-        if grpo.drop_zero_variance:
-            counted &= np.repeat(np.any(advantages != 0, axis=1), grpo.group_size)
-        kept = [t for t, keep in zip(trajectories, counted, strict=True) if keep]
-        return kept, advantages.reshape(-1)[counted]
+        try:
+            trajectories = self.player.play(
+                self._rollout_weights(), rollouts, self._rules(phase), self.config.temperature,
+                self.interruption.check,
+                functools.partial(ask_ahead, config=phase.rewards, judge=self.judge),
+            )  # fmt: skip
+        except Interrupted:
+            self._stop_if_asked()  # where the other processes are waiting
+            raise
+        self._stop_if_asked()
+        return trajectories
+
+    def _iteration_key(self) -> Key[Array, ""]:
+        return jax.random.fold_in(processes.own_copy(self.state.key), self.position.step)
+
+    def _advantages(self, phase: curriculum.Phase, trajectories, rewards, clock) -> Credited:
+        """What to train on; branches of episodes are played on the way (`credit_assignment.py`)."""
+        return self.assignment.credit(
+            trajectories, rewards, self._iteration_key(),
+            functools.partial(self._play_together, phase),
+            functools.partial(compute_rewards, config=phase.rewards, judge=self.judge), clock,
+        )  # fmt: skip
 
     # --- State -------------------------------------------------------------------
 

@@ -89,6 +89,19 @@ def test_options_are_overridden_by_name_and_by_path(config):
     assert changed.engine.attend_buckets == (32, 64)
 
 
+def test_a_credit_rule_is_named_with_its_options_in_either_way():
+    for arguments in (
+        ["--config.grpo.credit=gigpo(discount=0.5)"],
+        ["--config.grpo.credit_options.discount=0.5", "--config.grpo.credit=gigpo"],
+    ):
+        config = run_config.build(parse("--config=quickstart", *arguments))
+        assert config.grpo.credit == "gigpo"
+        assert config.grpo.credit_options == {"weight": 1.0, "discount": 0.5}
+    assert "no credit rule 'gigp'" in refusal("--config=quickstart", "--config.grpo.credit=gigp")
+    told = refusal("--config=quickstart", "--config.grpo.credit_options.discount=0.5")
+    assert told == "config.grpo.credit_options has no option 'discount'; it has none."
+
+
 def test_of_two_configurations_the_last_is_taken_with_its_overrides():
     both = parse("--config=quickstart", "--config=tiny_warmup", "--config.temperature=0.5")
     assert both.temperature == 0.5 and both.warmup.steps == 1900

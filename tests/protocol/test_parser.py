@@ -244,3 +244,15 @@ def test_time_grows_linearly_with_the_text(unit):
 
     # Four times the text in at most about four times the time; quadratic would be 16.
     assert seconds(400_000) < 10 * seconds(100_000) + 0.01
+
+
+def test_spans_of_calls_are_where_they_stand_in_the_text():
+    one, two = '{"name": "Retrieve_memory", "arguments": {"query": "a ]} b"}}', '{"name": 3}'
+    text = f"<think>[{{}}]</think><tool_call> [ {one} ,\n{two}]</tool_call><tool_call>{one}"
+    text += "</tool_call><answer>"
+    assert [text[start:end] for start, end in parser.call_spans(text)] == [one, two, one]
+    assert (
+        parser.call_spans("<tool_call>[{]</tool_call>")
+        == []
+        == parser.call_spans("<answer>[1]</answer>")
+    )

@@ -12,8 +12,8 @@ from agemem_jax.planning import chips
 from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.training import banner, run_config, throughput, train_state, update
 from agemem_jax.training.faults import FaultConfig, Faults
+from agemem_jax.training.grpo_config import GRPOConfig
 from agemem_jax.training.learner import Learner, over_updates
-from agemem_jax.training.loss import GRPOConfig
 from agemem_jax.training.packing import PackingConfig, pack, split
 from agemem_jax.training.throughput import Stopwatch, Work
 from agemem_jax.training.train_state import OptimizerConfig

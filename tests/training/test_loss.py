@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.training.loss import GRPOConfig, grpo_loss, kl_penalty, sft_loss
+from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.loss import grpo_loss, kl_penalty, sft_loss
 
 ROWS, TARGETS = 2, 7
 # Row 0: steps 1 (3 tokens) and 2 (2 tokens); row 1: step 1 (1 token) and 2 (4 tokens).

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agemem_jax.rollout.trajectory import Segment
+from agemem_jax.training.credit.rule import Credit, Span
 from agemem_jax.training.packing import PackingConfig, pack, split
 
 CONFIG = PackingConfig(row_lengths=(16, 32), rows=2, max_microbatches=2)
@@ -226,6 +227,43 @@ def test_tokens_behind_the_last_action_and_segments_without_actions_are_left_out
     batch = pack([trajectory], [1.0], CONFIG)
     assert (batch.visible_to > 0).sum() == 3
     np.testing.assert_array_equal(batch.tokens[0, 0, :3], trajectory.segments[0].token_ids[:3])
+
+
+def test_one_advantage_is_that_of_every_step_bit_for_bit():
+    rng = np.random.default_rng(4)
+    trajectories = [make_trajectory(rng, [[(3, 2), (2, 2)], [(4, 1)]]) for _ in range(4)]
+    values = rng.normal(size=4).astype(np.float32)
+    credits = np.empty(4, object)
+    credits[:] = [Credit(np.full(3, value, np.float32)) for value in values]
+    plain, by_step = pack(trajectories, values, CONFIG), pack(trajectories, credits, CONFIG)
+    for name, array in vars(plain).items():
+        assert array is None or array.tobytes() == getattr(by_step, name).tobytes(), name
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_advantages_reach_the_steps_and_tokens_that_they_are_of(share):
+    rng = np.random.default_rng(5)
+    trajectories = [make_trajectory(rng, [[(3, 2), (2, 3)], [(4, 3)]]) for _ in range(3)]
+    # As an edit leaves it: the third segment begins like the first.
+    for trajectory in trajectories:
+        trajectory.segments[1].token_ids[:3] = trajectory.segments[0].token_ids[:3]
+    wanted, credits = {}, []
+    for number, trajectory in enumerate(trajectories):
+        steps = rng.normal(size=3).astype(np.float32)
+        spans = [Span(1, 1, 3, 10.0 + number), Span(2, 0, 2, 20.0 + number)]
+        credits.append(Credit(steps, spans))
+        added = {0: (0, 0), 1: (0, 10 + number, 10 + number), 2: (20 + number, 20 + number, 0)}
+        for segment in trajectory.segments:
+            for place in np.flatnonzero(segment.action_mask):
+                step = int(segment.step_index[place])
+                token = place - int(np.flatnonzero(segment.step_index == step)[0])
+                # The recorded log-probability, which no two tokens share, names the token.
+                key = np.float32(segment.log_probs[place])
+                wanted[key] = np.float32(steps[step] + np.float32(added[step][token]))
+    batch = pack(trajectories, credits, dataclasses.replace(CONFIG, share=share))
+    mask = batch.target_mask
+    found = dict(zip(batch.old_log_probs[mask], batch.advantages[mask], strict=True))
+    assert found == wanted and len(found) == 24
 
 
 def test_packing_is_deterministic():

@@ -208,6 +208,23 @@ def test_a_record_of_an_earlier_version_names_its_attention(attention, backend):
     assert values["model"]["attention"] == attention  # what was given is left alone
 
 
+def test_a_record_without_a_credit_rule_is_one_of_the_papers():
+    values = run_record.as_values(BASE)
+    del values["grpo"]["credit"], values["grpo"]["credit_options"]
+    config = run_record.from_values(values)
+    assert config.grpo == BASE.grpo and config.grpo.credit == "broadcast"
+    run_record.refuse_conflicts("There", config, BASE)
+
+
+def test_a_run_goes_on_with_its_own_credit_rule_only():
+    recorded = changed(grpo__credit="local(memories=1)")
+    again = run_record.from_values(run_record.as_values(recorded))
+    assert again == recorded and again.grpo.credit_options["memories"] == 1
+    for other in ("local(memories=2)", "broadcast"):
+        with pytest.raises(ValueError, match=r"grpo\.credit"):
+            run_record.refuse_conflicts("There", recorded, changed(grpo__credit=other))
+
+
 def test_weights_in_the_order_of_the_device_go_on_with_those_of_any_order():
     def config(weights):
         return run_config.from_dict({"engine": {"weights": weights, "max_length": 12_000}})

@@ -26,7 +26,7 @@ from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training import packing, train_state, update
 from agemem_jax.training.advantages import group_advantages
 from agemem_jax.training.demonstrations import Imperfection, ScriptBackend
-from agemem_jax.training.loss import GRPOConfig
+from agemem_jax.training.grpo_config import GRPOConfig
 from agemem_jax.training.summary import summarise
 from agemem_jax.training.train_state import OptimizerConfig
 
