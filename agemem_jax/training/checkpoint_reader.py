@@ -153,6 +153,15 @@ class CheckpointReader:
         except DamagedCheckpoint as error:
             raise ValueError(str(error)) from error
 
+    def has_base(self, info: CheckpointInfo, frozen: PyTree | None) -> bool:
+        """Whether a checkpoint was written beside these frozen weights, as far as can be told.
+
+        Processes of a job that hold a part each cannot tell.
+        """
+        written = self._read_record(info)["frozen"]
+        ours = None if frozen is None else integrity.fingerprint(frozen)
+        return None in (written, ours) or written == ours
+
     def _load(
         self, info: CheckpointInfo, template: TrainState, iterator: Any
     ) -> tuple[TrainState, dict[str, Any]]:
