@@ -56,7 +56,9 @@ class Profiler:
         if self._running and step >= self._last:
             self.close()
         elif not self._running and self._first <= step + 1 <= self._last:
-            jax.profiler.start_trace(self._folder)
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0  # every call of an iteration: hundreds of megabytes
+            jax.profiler.start_trace(self._folder, profiler_options=options)
             self._running = True
 
     def close(self) -> None:
