@@ -117,7 +117,8 @@ class Watch:
             raise
         values = {"phase": phase.name, "iteration": position.iteration, **values}
         self._metrics.write(position.step, values, seconds)
-        standing = position.standing.after(position.step, value)
+        standing = dataclasses.replace(position.standing, settings=self.settings)
+        standing = standing.after(position.step, value)
         best = standing.best_step == position.step
         self._tell(position, values, seconds, best)
         if best and self._config.validation.keep_best:
