@@ -17,8 +17,6 @@ from etils import epath
 
 from agemem_jax.training.sinks.registry import GuardedSink, Run, is_local
 
-EVALUATED = "eval/"  # how the names of an evaluation begin
-
 
 class MetricsWriter:
     """Appends to the metrics of a run; a resumed run continues its own file.
@@ -126,7 +124,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def is_evaluation(line: Mapping[str, Any]) -> bool:
     """Whether a line of `metrics.jsonl` tells of an evaluation, and not of an iteration."""
-    return any(name.startswith(EVALUATED) for name in line)
+    return any(name.startswith("eval/") for name in line)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

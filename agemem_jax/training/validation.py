@@ -29,7 +29,6 @@ from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 from agemem_jax.training import components
 from agemem_jax.training.curriculum import WARMUP, Phase
-from agemem_jax.training.metrics import EVALUATED
 from agemem_jax.training.position import Position
 from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.summary import summarise, with_judge_counts
@@ -141,7 +140,7 @@ class Validation:
         played = self._player.play(weights(), rollouts, rules, self._temperature, check, ask)
         agree()
         value, values = self._measure(list(own), played)
-        return value, values, {f"{EVALUATED}seconds": clock.total}
+        return value, values, {"eval/seconds": clock.total}
 
     def _measure(
         self, places: Sequence[int], played: Sequence[Trajectory]
@@ -163,18 +162,18 @@ class Validation:
         # In the order of the tasks, whoever has played them.
         found = sorted((place, value) for part in processes.gather(own) for place, value in part)
         known = [value for _, value in found if value is not None]
-        values = {f"{EVALUATED}{name}": value for name, value in means.items()}
+        values = {f"eval/{name}": value for name, value in means.items()}
         failed = len(self.tasks) - len(found)
-        values |= {f"{EVALUATED}tasks": len(found), f"{EVALUATED}failed": failed}
+        values |= {"eval/tasks": len(found), "eval/failed": failed}
         if not known:
             logging.error("The evaluation gave no value of %s.", self._options.metric)
             return None, values
         samples = self._config.evaluation.bootstrap_samples
         estimate = bootstrap(np.array(known), samples)
         values |= {
-            f"{EVALUATED}{self._options.metric}": estimate.mean,
-            f"{EVALUATED}{self._options.metric}_low": estimate.low,
-            f"{EVALUATED}{self._options.metric}_high": estimate.high,
+            f"eval/{self._options.metric}": estimate.mean,
+            f"eval/{self._options.metric}_low": estimate.low,
+            f"eval/{self._options.metric}_high": estimate.high,
         }
         return estimate.mean, values
 

@@ -19,7 +19,7 @@ from agemem_jax.training import curriculum, run_record
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
 from agemem_jax.training.interruption import Interrupted
-from agemem_jax.training.metrics import EVALUATED, MetricsWriter
+from agemem_jax.training.metrics import MetricsWriter
 from agemem_jax.training.position import Position
 from agemem_jax.training.profiling import Profiler
 from agemem_jax.training.run_config import RunConfig
@@ -126,20 +126,20 @@ class Watch:
         return dataclasses.replace(position, standing=standing)
 
     def _tell(self, position: Position, values, seconds, best: bool) -> None:
-        metric = f"{EVALUATED}{self._config.validation.metric}"
+        metric = f"eval/{self._config.validation.metric}"
         if metric in values:
             logging.info(
                 "Evaluation at step %d: %s %.3f [%.3f, %.3f] on %d tasks, %.1f s%s", position.step,
-                metric.removeprefix(EVALUATED), values[metric], values[f"{metric}_low"],
-                values[f"{metric}_high"], values[f"{EVALUATED}tasks"],
-                seconds[f"{EVALUATED}seconds"], ", the best so far" if best else "",
+                metric.removeprefix("eval/"), values[metric], values[f"{metric}_low"],
+                values[f"{metric}_high"], values["eval/tasks"],
+                seconds["eval/seconds"], ", the best so far" if best else "",
             )  # fmt: skip
 
     def _keep(self, step: int, state: TrainState, values, phase: curriculum.Phase) -> None:
-        metric = f"{EVALUATED}{self._config.validation.metric}"
+        metric = f"eval/{self._config.validation.metric}"
         told = self._told(
             values[metric], low=values[f"{metric}_low"], high=values[f"{metric}_high"],
-            tasks=values[f"{EVALUATED}tasks"], phase=phase.name,
+            tasks=values["eval/tasks"], phase=phase.name,
         )  # fmt: skip
         try:
             self._checkpoints.save_best(step, state, told)
