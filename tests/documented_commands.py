@@ -12,7 +12,8 @@ import re
 ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _BEGIN = (
-    r"(?:[A-Z_]+=\S+ )*(?:bash|python|pip|source|export|for|sbatch|docker|apt-get|agemem-\w+|uv) "
+    r"(?:[A-Z_]+=\S+ )*(?:bash|python|pip|source|export|for|sbatch|docker|apt-get|agemem-\w+|uv|"
+    r"tensorboard) "
 )
 _INDENTED = re.compile(rf"    ({_BEGIN}.*)")
 _QUOTED = re.compile(rf"`({_BEGIN}[^`]*)`")
@@ -20,7 +21,8 @@ _QUOTED = re.compile(rf"`({_BEGIN}[^`]*)`")
 _SMALL = (
     "--config.curriculum.iterations='(1,)' --config.curriculum.tasks_per_iteration=2 "
     "--config.grpo.group_size=2 --config.tasks.eval_size=2 --config.engine.slots=2 "
-    "--config.packing.rows=2 --config.evaluation.bootstrap_samples=10"
+    "--config.packing.rows=2 --config.evaluation.bootstrap_samples=10 "
+    "--config.validation.tasks=2"
 )
 # The real backbone's place is taken by the tiny one; data, encoder and LoRA are as they are.
 _HOTPOTQA = (
@@ -55,7 +57,9 @@ RULES = (
     Rule(r"source \.venv", left_out="the tests' own environment is used"),
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
+    Rule(r"quickstart.* --profile_steps", append=_SMALL, replace=(r"steps=3", "steps=1")),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
+    Rule(r"tensorboard --logdir", append="--inspect"),
     Rule(r"local\.sh 2 .*quickstart", append=_SMALL),
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),

@@ -23,7 +23,7 @@ from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import EnvironmentGoal, Task
 from agemem_jax.training.credit import registry
 from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.metrics import MetricsWriter, read_metrics
 from tests.rewards.builders import acted, tool, trajectory
 from tests.rollout.scripted import answer, call, play, tools
 from tests.test_end_to_end import CONFIG, run_main
@@ -87,6 +87,7 @@ def test_all_doors_by_configuration_appear_in_prompts_metrics_and_reports(writte
         "--config.rewards.components.brevity.options.most_steps=8",
         "--config.method=two_tools:TwoTools",
         "--config.grpo.credit=blame:Blame(price=0.25)",
+        "--config.metrics.sinks=('best_so_far:BestSoFar(metric='reward_brevity')',)",
     )
     run_main(train.main, *arguments, *everything)
     (line,) = read_metrics(written / "run" / "metrics.jsonl")
@@ -95,6 +96,9 @@ def test_all_doors_by_configuration_appear_in_prompts_metrics_and_reports(writte
     assert line["credit/blamed_steps"] > 0, "a random policy's responses cannot be read"
     recorded = json.loads((written / "run" / "config.json").read_text())
     assert recorded["grpo"]["credit_options"] == {"price": 0.25}
+    told = json.loads((written / "run" / "best_so_far.json").read_text())
+    assert told == {"step": 1, "value": line["reward_brevity"]}
+    assert not (written / "run" / "tensorboard").exists(), "no other sink was named"
     assert "tc/Act" in line and "tc/Summary_context" not in line, "by the method's tools"
 
     methods = "--methods=agemem,two_tools:TwoTools"
@@ -144,6 +148,18 @@ def test_a_tool_from_python(written, chat, store):
         ("Days_between", True), ("Days_between", False),
     ]  # fmt: skip
     assert "Days_between" in played.tools
+
+
+def test_a_sink_keeps_what_it_had_when_a_run_is_taken_up_again(written):
+    for step, rewards in ((0, (0.25, 0.5, 0.125)), (3, (0.375, None))):
+        writer = MetricsWriter(written / "run", sinks=("best_so_far:BestSoFar(file='best.json')",))
+        writer.open(step)
+        for offset, reward in enumerate(rewards, start=1):
+            writer.write(step + offset, {"reward": reward, "phase": "joint"}, {})
+        writer.write(step + offset, {"eval/success": 1.0}, {})
+        writer.close()
+        told = json.loads((written / "run" / "best.json").read_text())
+        assert told == {"step": 2, "value": 0.5}
 
 
 def test_a_reward_from_python(written):

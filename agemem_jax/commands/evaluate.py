@@ -9,7 +9,8 @@ Reads the configuration and the checkpoints of the training run in the work dire
 where there is none, the configuration that --config names: then it evaluates the backbone as
 it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
 --judge.base_url=... --judge.model=...  Other tasks than the run's are played with --task_source, as
-often as there are such. Prints tables and writes evaluation.json, evaluation.csv,
+often as there are such; with the weights of another checkpoint than the newest with --checkpoint.
+Prints tables and writes evaluation.json, evaluation.csv,
 learning_curve.png and trajectories.md.
 
 Results are kept by method and settings in the folder evaluation/ of the work directory, each
@@ -32,10 +33,12 @@ from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
 from agemem_jax.methods.registry import COMPARED, METHODS, Method, find_methods
+from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.tasks.registry import SOURCES, TaskConfig
 from agemem_jax.training import run_config, run_record
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.policy import describe_weights
 from agemem_jax.training.run_config import RunConfig
 
 _METHODS = flags.DEFINE_list(
@@ -48,6 +51,9 @@ _SOURCES = flags.DEFINE_multi_string(
     "package.module:attribute, with options as in 'babyai(data_dir=\"data\")'; may be repeated. "
     f"There are {', '.join(SOURCES.names)}.",
 )  # fmt: skip
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "Of the weights after RL: last, best, a step, a phase, or phase/step."
+)
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
 _JUDGE = {
@@ -67,10 +73,12 @@ def main(argv):
     workdir = pathlib.Path(WORKDIR.value)
     config, trained = _configuration(workdir)
     methods = _methods(trained)
+    if any(method.trained for method in methods.values()):  # before anything is loaded
+        describe_weights(config, workdir, trained=True, checkpoint=_CHECKPOINT.value)
     run_record.check_folder(workdir)
     interruption = Interruption()
     with cli.stoppable(interruption):
-        evaluator = Evaluator(config, workdir)
+        evaluator = Evaluator(config, workdir, _CHECKPOINT.value)
         evaluators = [evaluator.on(tasks) for tasks in _sources(config)] or [evaluator]
         interruption.begin(lambda: True)  # every episode is kept as it ends
         try:
@@ -165,7 +173,7 @@ def _evaluate(
             record = Record(
                 name, method.title, settings, played.measures,
                 tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
-                trajectories=reports.render_trajectories(pairs[: _SHOW.value]),
+                trajectories=render_trajectories(pairs[: _SHOW.value]),
             )  # fmt: skip
             records.write(record)
         else:

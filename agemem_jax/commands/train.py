@@ -20,8 +20,13 @@ from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
 from agemem_jax.training import run_config
 from agemem_jax.training.interruption import Interruption
-from agemem_jax.training.trainer import train
+from agemem_jax.training.profiling import parse_steps
+from agemem_jax.training.program import train
 
+_PROFILE = flags.DEFINE_string(
+    "profile_steps", None, "Steps of which a trace is written into WORKDIR/profile, such as 5:8, "
+    "both included.",
+)  # fmt: skip
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes, which Slurm, Cloud TPU or Kubernetes started."
 )
@@ -41,6 +46,7 @@ def main(argv):
         raise app.UsageError(
             f"--config is missing; it names a file, or one of {', '.join(configs.FILES)}."
         )
+    profiled = None if _PROFILE.value is None else parse_steps(_PROFILE.value)
     given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _DISTRIBUTED.value or any(value is not None for value in given):
         processes.initialize(*given, heartbeat_timeout=_HEARTBEAT.value)
@@ -50,7 +56,7 @@ def main(argv):
     with cli.stoppable(interruption):
         if jax.default_backend() == "tpu":
             interruption.watch_maintenance()
-        train(config, WORKDIR.value, interruption)
+        train(config, WORKDIR.value, interruption, profiled)
 
 
 def run():

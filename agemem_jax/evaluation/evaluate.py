@@ -47,10 +47,11 @@ class Played:
 class Evaluator:
     """Plays the same tasks with the same keys for every method, on all devices of this process.
 
-    Weights are those of `training.policy.restore_weights`.
+    Weights are those of `training.policy.restore_weights`, the trained ones of `checkpoint`.
     """
 
-    def __init__(self, config: RunConfig, workdir: str | os.PathLike):
+    def __init__(self, config: RunConfig, workdir: str | os.PathLike, checkpoint: str = "last"):
+        self._checkpoint = checkpoint
         self.config = config = _for_devices(config, jax.local_device_count())
         self.workdir = workdir
         self._mesh = make_rollout_mesh(config.mesh)
@@ -79,8 +80,9 @@ class Evaluator:
     def weights(self, trained: bool) -> Weights:
         """The policy's weights before or after reinforcement learning."""
         return restore_weights(
-            self.config, self._backbone, self.workdir, trained=trained, mesh=self._mesh
-        )
+            self.config, self._backbone, self.workdir, trained=trained,
+            checkpoint=self._checkpoint, mesh=self._mesh,
+        )  # fmt: skip
 
     def settings(self, method: Method) -> dict[str, Any]:
         """What the figures of `method` depend on, as JSON values."""
@@ -100,7 +102,9 @@ class Evaluator:
             "configuration": hashlib.blake2b(
                 json.dumps(fixed, sort_keys=True).encode(), digest_size=6
             ).hexdigest(),
-            "weights": describe_weights(config, self.workdir, trained=method.trained),
+            "weights": describe_weights(
+                config, self.workdir, trained=method.trained, checkpoint=self._checkpoint
+            ),
         }
 
     def run(

@@ -14,8 +14,6 @@ from rich import table as rich_table
 from agemem_jax.evaluation.metrics import Estimate, Measures
 from agemem_jax.evaluation.records import Record
 from agemem_jax.rewards.judge_replies import answer_prompt_name
-from agemem_jax.rewards.total import Reward
-from agemem_jax.rollout.trajectory import Trajectory
 
 # Columns of scores, in percent: those of them that a method has a value for.
 _SCORES = {
@@ -214,38 +212,6 @@ def _flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def render_trajectories(played: Sequence[tuple[Trajectory, Reward]]) -> str:
-    """Markdown in which a person can read what happened in some episodes."""
-    return "\n".join(line for pair in played for line in _trajectory_lines(*pair))
-
-
-def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
-    task = trajectory.task
-    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items() if v is not None)
-    outcome = trajectory.outcome
-    if task.is_question:
-        told = f"expected answer **{task.answer}**"
-    elif outcome is None:
-        told = "ended before its environment"
-    else:
-        reached = "reached" if outcome.score else "not reached"
-        told = f"goal {reached}, progress {outcome.progress:.2f} in {outcome.actions} actions"
-    lines = [
-        f"### {task.query or task.task_id}", "",
-        f"Task `{task.task_id}`, {told}. Reward: {parts}.", "",
-    ]  # fmt: skip
-    stage = None
-    for entry in trajectory.transcript:
-        if entry.stage != stage:
-            stage = entry.stage
-            lines += [f"#### Stage {stage}", ""]
-        body = "\n".join(f"> {line}" for line in entry.text.splitlines() or [""])
-        lines += [f"**{entry.role}** (step {entry.step})", "", body, ""]
-    lines += ["Memory at the end:", ""]
-    lines += [f"- `{key}`: {text}" for key, text in trajectory.memory.items()] or ["- empty"]
-    return [*lines, ""]
 
 
 def write_learning_curve(

@@ -21,7 +21,7 @@ from rich import table as rich_table
 from rich.console import Console
 from scipy import stats
 
-from agemem_jax.evaluation.metrics import Estimate
+from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.training.metrics import read_metrics
 
 # Of these means the table has percentages; all others are numbers.

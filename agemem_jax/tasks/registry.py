@@ -82,9 +82,18 @@ class TaskConfig:
 
     def held_out(self, tasks: Sequence[Task]) -> list[Task]:
         """Those of the tasks of a split that are played."""
-        count = min(self.eval_size, len(tasks))
-        step = len(tasks) / count if getattr(SOURCES.find(self.source), "sorted", False) else 1
-        return [tasks[int(index * step)] for index in range(count)]
+        return [tasks[place] for place in self.held_out_places(len(tasks))]
+
+    def held_out_places(self, size: int) -> list[int]:
+        """Which of the `size` tasks of a split are played."""
+        count = min(self.eval_size, size)
+        step = size / count if self.sorted else 1
+        return [int(index * step) for index in range(count)]
+
+    @property
+    def sorted(self) -> bool:
+        """Whether the source has alike tasks side by side."""
+        return getattr(SOURCES.find(self.source), "sorted", False)
 
     @property
     def held_out_split(self) -> str:

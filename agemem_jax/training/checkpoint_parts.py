@@ -33,6 +33,11 @@ class CheckpointInfo:
     phase: str | None
     path: epath.Path
 
+    @property
+    def name(self) -> str:
+        """Such as "joint/30", "step/20" or "best/20"."""
+        return f"{self.phase or self.path.parent.name.removesuffix('s')}/{self.step}"
+
 
 class SaveFailed(OSError):
     """A checkpoint could not be written: a full disk, a file system that is gone."""

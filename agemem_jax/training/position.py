@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agemem_jax.training.curriculum import WARMUP, Phase
+from agemem_jax.training.standing import Standing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +16,15 @@ class Position:
       ended: iterations of every phase that has ended, by name.
       iteration: iterations done in the phase that is under way.
       step: iterations in all, over all phases.
+      stopped: of the phases that were ended early, how many iterations they had been given.
+      standing: what evaluations have shown so far.
     """
 
     ended: Mapping[str, int] = dataclasses.field(default_factory=dict)
     iteration: int = 0
     step: int = 0
+    stopped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    standing: Standing = Standing()
 
     def phase(self, phases: Sequence[Phase]) -> Phase | None:
         """The phase under way; None when all have ended."""
@@ -31,15 +36,29 @@ class Position:
 
     def close(self, phase: Phase) -> "Position":
         """Behind the end of `phase`."""
-        ended = {**self.ended, phase.name: self.iteration}
-        return Position(ended=ended, iteration=0, step=self.step)
+        early = {phase.name: phase.iterations} if self.iteration < phase.iterations else {}
+        return dataclasses.replace(
+            self,
+            ended={**self.ended, phase.name: self.iteration},
+            iteration=0,
+            stopped={**self.stopped, **early},
+            standing=self.standing.in_next_phase(),
+        )
 
     def to_record(self) -> dict[str, Any]:
         """JSON values, as a checkpoint's record holds them."""
-        return {"ended": dict(self.ended), "iteration": self.iteration, "step": self.step}
+        return {
+            "ended": dict(self.ended),
+            "iteration": self.iteration,
+            "step": self.step,
+            "stopped": dict(self.stopped),
+            "standing": self.standing.to_record(),
+        }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], phases: Sequence[Phase]) -> "Position":
+    def from_record(
+        cls, record: Mapping[str, Any], phases: Sequence[Phase], settings: str = ""
+    ) -> "Position":
         """The position of a checkpoint, taken up by a run with these phases.
 
         The phase that has ended last is under way again where it has more iterations now.
@@ -48,6 +67,7 @@ class Position:
           record: what `to_record` gave. Earlier versions gave the number of the phase instead
             of the names of those before it.
           phases: of the run as it is configured now.
+          settings: of its evaluations now.
 
         Raises:
           ValueError: the phases have fewer iterations than are done, or one that has ended, and
@@ -56,7 +76,11 @@ class Position:
         if "phase" in record:
             position = cls._from_number(record, phases)
         else:
-            position = cls(dict(record["ended"]), record["iteration"], record["step"])
+            position = cls(
+                dict(record["ended"]), record["iteration"], record["step"],
+                dict(record.get("stopped", {})),  # absent in earlier checkpoints, as the next
+                Standing.from_record(record.get("standing", {}), settings),
+            )  # fmt: skip
         return position._taken_up(phases)
 
     @classmethod
@@ -74,11 +98,14 @@ class Position:
         position = self
         last = next(reversed(self.ended), None)
         extends = last not in (None, WARMUP) and self.iteration == 0
-        if extends and wanted.get(last, 0) > self.ended[last]:
-            ended = {name: count for name, count in self.ended.items() if name != last}
-            position = Position(ended, self.ended[last], self.step)
+        if extends and wanted.get(last, 0) > self.stopped.get(last, self.ended[last]):
+            ended, stopped = dict(self.ended), dict(self.stopped)
+            stopped.pop(last, None)
+            position = dataclasses.replace(
+                self, ended=ended, iteration=ended.pop(last), stopped=stopped
+            )
         for name, count in position.ended.items():
-            if wanted.get(name, 0) != count:
+            if wanted.get(name, 0) != position.stopped.get(name, count):
                 raise ValueError(
                     f"Phase {name} of this run has ended after {count} iterations, and the "
                     f"configuration asks for {wanted.get(name, 0)} now; only the phase that is "

@@ -1,4 +1,4 @@
-"""The policy's weights on their way from the mesh of training to that of rollouts."""
+"""The weights of training on the devices of rollouts."""
 
 import jax
 from jax.sharding import Mesh
@@ -7,32 +7,30 @@ from agemem_jax.models import decoder
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.decoder import Weights
 from agemem_jax.parallel import arrays, processes
+from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.training import train_state
-from agemem_jax.training.train_state import TrainState
 
 
 def rollout_weights(
+    weights: Weights,
     model: DecoderConfig,
-    state: TrainState,
+    engine: EngineConfig,
     mesh: Mesh | None,
     rollout_mesh: Mesh | None,
-    as_trained: bool,
 ) -> Weights:
-    """What the policy acts with, as this process's rollouts use it.
+    """A policy's weights, as one process's rollouts use them; all processes must call this.
 
     Args:
+      weights: as they are trained, on `mesh`.
       model: of the decoder.
-      state: of training.
-      mesh: of training; None for a single device, whose weights are used as they are.
-      rollout_mesh: that of this process's rollouts; None for a single device.
-      as_trained: whether the engine reads weights as they come; they are then cast to the
-        dtypes in which it does.
+      engine: of rollouts.
+      mesh: of training; None for a single device, where weights are used as they are.
+      rollout_mesh: of this process's rollouts; None for its only device.
     """
-    weights = train_state.weights(state)
     if mesh is None:
         return weights
     dtypes = jax.tree.map(lambda x: x.dtype, weights)
-    if as_trained:
+    if engine.weights == "as_trained":
         dtypes = decoder.read_dtypes(model, weights)
     if rollout_mesh is None:
         return jax.tree.map(lambda x, dtype: processes.own_part(x.astype(dtype)), weights, dtypes)

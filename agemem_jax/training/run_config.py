@@ -34,15 +34,15 @@ from agemem_jax.training.copy_drill import Drill
 from agemem_jax.training.demonstrations import Imperfection
 from agemem_jax.training.faults import FaultConfig
 from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.monitoring_config import (
+    EvaluationConfig,
+    MetricsConfig,
+    SamplesConfig,
+    ValidationConfig,
+    check_seed,
+)
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
-
-_MOST_SEEDS = 2**32
-
-
-def _check_seed(name: str, seed: int) -> None:
-    if not 0 <= seed < _MOST_SEEDS:
-        raise ValueError(f"{name} is {seed}; it must lie in [0, {_MOST_SEEDS}).")
 
 
 def _at_least_one(config: Any, group: str, *names: str) -> None:
@@ -176,31 +176,12 @@ class CurriculumConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """How `experiments/evaluate.py` plays: each task once at `temperature`.
-
-    `seed` draws the trajectories, apart from the seed of training.
-    """
-
-    temperature: float = 1.0
-    seed: int = 0
-    bootstrap_samples: int = 10_000
-
-    def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(
-                f"evaluation.temperature is {self.temperature}; it must be 0 (greedy) or more."
-            )
-        _check_seed("evaluation.seed", self.seed)
-        _at_least_one(self, "evaluation", "bootstrap_samples")
-
-
-@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything a run depends on, as it can be recorded.
 
     Its `engine.cache_dtype` is always one of the dtypes. Parts that were given as objects are
-    named by where they stand.
+    named by where they stand. `warm_start` names weights to begin with instead of the
+    backbone's own (`warm_start.py`).
     """
 
     seed: int = 0
@@ -223,14 +204,19 @@ class RunConfig:
     packing: PackingConfig = PackingConfig(row_lengths=(2048, 4096, 10_240))
     evaluation: EvaluationConfig = EvaluationConfig()
     faults: FaultConfig = FaultConfig()
+    warm_start: str | None = None
+    validation: ValidationConfig = ValidationConfig()
+    samples: SamplesConfig = SamplesConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     def __post_init__(self):
         if self.engine.cache_dtype is None:
             engine = dataclasses.replace(self.engine, cache_dtype=self.model.compute_dtype)
             object.__setattr__(self, "engine", engine)
         self._name_parts()
-        _check_seed("seed", self.seed)
+        check_seed("seed", self.seed)
         check_name(self.backbone)
+        self.validation.check(self.rewards.components, self.tasks.splits)
         if self.temperature <= 0:
             raise ValueError(
                 f"temperature is {self.temperature}; exploration needs a value above 0."

@@ -21,7 +21,8 @@ from agemem_jax.training import earlier_versions, run_config
 from agemem_jax.training.run_config import RunConfig
 
 # Nothing of this decides what the policy is or which rewards it is given: how long the run is,
-# where it runs and in which shapes, where its data and its judge are, how it is evaluated.
+# where it runs and in which shapes, where its data and its judge are, how it is evaluated and
+# watched.
 MAY_CHANGE = (
     "curriculum.iterations",
     "curriculum.tasks_per_iteration",
@@ -36,6 +37,9 @@ MAY_CHANGE = (
     "packing.*",
     "faults.*",
     "evaluation.*",
+    "validation.*",
+    "samples.*",
+    "metrics.*",
     "tasks.eval_size",
     "tasks.eval_split",
     "tasks.options.*_dir",  # where things lie, not what they are

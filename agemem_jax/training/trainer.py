@@ -8,6 +8,7 @@ In a job of several processes each one plays, rewards and packs its own share of
 iteration's tasks, on its own devices; they meet to agree on shapes, and in the update.
 """
 
+import contextlib
 import functools
 import os
 import time
@@ -30,7 +31,14 @@ from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
-from agemem_jax.training import components, curriculum, run_record, throughput, train_state
+from agemem_jax.training import (
+    components,
+    curriculum,
+    run_record,
+    throughput,
+    train_state,
+    warm_start,
+)
 from agemem_jax.training.banner import banner
 from agemem_jax.training.checkpoint_parts import SaveFailed
 from agemem_jax.training.checkpoints import Checkpoints
@@ -46,38 +54,9 @@ from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.saver import Saver
 from agemem_jax.training.summary import summarise, with_judge_counts
 from agemem_jax.training.throughput import Stopwatch
+from agemem_jax.training.validation import PhaseStopped
 from agemem_jax.training.warmup import play_demonstrations
-
-
-def train(
-    config: RunConfig, workdir: str | os.PathLike, interruption: Interruption | None = None
-) -> None:
-    """Trains `config` in `workdir` from where it stands; says so where it is finished.
-
-    Raises:
-      ValueError: the run in `workdir` is one of another configuration, or cannot be taken up;
-        nothing was loaded or written then.
-      Interrupted, SaveFailed, TrainingFault: see `Trainer.run`.
-    """
-    run_record.check(config, workdir)
-    run_record.check_folder(workdir)
-    phases = curriculum.phases(config)
-    if not phases:
-        raise ValueError(
-            "There is nothing to train: curriculum.iterations and warmup.steps are all 0."
-        )
-    folder = epath.Path(workdir) / "checkpoints"
-    record = Checkpoints(folder, read_only=True, config=config).position()
-    if record is not None:
-        position = Position.from_record(record, phases)
-        if position.phase(phases) is None:
-            done = ", ".join(f"{name} {count}" for name, count in position.ended.items())
-            logging.info(
-                "The run in %s is finished: all iterations are done (%s). More in "
-                "curriculum.iterations continue it.", workdir, done,
-            )  # fmt: skip
-            return
-    Trainer(config, workdir, interruption).run()
+from agemem_jax.training.watch import Watch
 
 
 class Trainer:
@@ -88,6 +67,7 @@ class Trainer:
         config: RunConfig,
         workdir: str | os.PathLike,
         interruption: Interruption | None = None,
+        profiled: tuple[int, int] | None = None,
     ):
         """Opens the backbone and sets everything up but the state, which `restore` makes.
 
@@ -95,6 +75,7 @@ class Trainer:
           config: of the run.
           workdir: where checkpoints and metrics go; all processes see the same.
           interruption: tells when to stop.
+          profiled: the first and the last step of which a trace is written.
 
         Raises:
           ValueError: the configuration does not fit the devices of this job, or is not that
@@ -130,7 +111,10 @@ class Trainer:
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", keep=config.curriculum.keep, config=config
         )
-        self.metrics = MetricsWriter(self.workdir, enabled=processes.is_primary())
+        self.metrics = MetricsWriter(
+            self.workdir, enabled=processes.is_primary(), sinks=config.metrics.sinks
+        )
+        self.watch = Watch(config, self.workdir, self.player, self.method, self.judge, profiled)
         self.position = Position()
         self.saver = Saver(self.checkpoints, self.iterator, self._data)
         self.state: train_state.TrainState | None = None
@@ -149,7 +133,7 @@ class Trainer:
         if processes.is_primary():
             run_record.write(self.config, self.workdir, self.position.step)
         self._announce()
-        self.metrics.forget_after(self.position.step)
+        self.watch.begin(self.position, self.metrics, self.checkpoints)
         processes.wait_for_all("restored")
         self._steps_at_start = self.position.step
         self.saver.mark(self.state, self.position)
@@ -158,16 +142,19 @@ class Trainer:
         try:
             while (phase := self.position.phase(self.phases)) is not None:
                 logging.info("Phase %s: %d iterations", phase.name, phase.iterations)
-                if phase.name == curriculum.WARMUP:
-                    self._run_warmup(phase)
-                else:
-                    self._run_grpo(phase)
+                with contextlib.suppress(PhaseStopped):
+                    self._validate(phase)
+                    if phase.name == curriculum.WARMUP:
+                        self._run_warmup(phase)
+                    else:
+                        self._run_grpo(phase)
                 self._close_phase(phase)
         except Interrupted:
             if self.saver.step != self.position.step:
                 self.saver.save(self.state, self.position)
             raise
         finally:
+            self.watch.close()
             self.metrics.close()
             self.checkpoints.close()
             self.player.environments.close()
@@ -251,6 +238,7 @@ class Trainer:
             summary = with_judge_counts(summarise(groups.intact, groups.rewards), self.judge)
             summary |= {"sampled_tokens": sampled, **groups.counts, **chosen.counts}
             self.faults.watch_episodes(groups.left_out_faults)
+            self.watch.sample(self.position.step + 1, groups.intact, groups.rewards, chosen)
             self.state, outcome = self.learner.improve(
                 self.state, chosen.trajectories, chosen.advantages,
                 self._rules(phase).shared_prefix,
@@ -306,10 +294,10 @@ class Trainer:
 
     def _rollout_weights(self) -> Weights:
         """The policy's weights, as this process's rollouts use them."""
-        as_trained = self.player.engine.config.weights == "as_trained"
         return rollout_weights(
-            self.backbone.config, self.state, self.mesh, self._rollout_mesh, as_trained
-        )
+            train_state.weights(self.state), self.backbone.config, self.player.engine.config,
+            self.mesh, self._rollout_mesh,
+        )  # fmt: skip
 
     def _phase_optimizer(self, phase: curriculum.Phase):
         warmup = phase.name == curriculum.WARMUP
@@ -319,11 +307,13 @@ class Trainer:
         return {"keep_reference": self.config.grpo.beta > 0, "mesh": self.mesh}
 
     def _fresh_state(self) -> train_state.TrainState:
-        return train_state.create(
-            self.backbone.config, self.backbone.read_params(),
-            self._phase_optimizer(self.phases[0]),
-            key=jax.random.key(self.config.seed), donate=True, **self._state_options(),
-        )  # fmt: skip
+        def create(params):
+            return train_state.create(
+                self.backbone.config, params, self._phase_optimizer(self.phases[0]),
+                key=jax.random.key(self.config.seed), donate=True, **self._state_options(),
+            )  # fmt: skip
+
+        return warm_start.begin(self.config, self.backbone, self.mesh, create)
 
     def _state_template(self) -> train_state.TrainState:
         """What a checkpoint is read into: shapes, and the weights that LoRA leaves as they are."""
@@ -349,7 +339,7 @@ class Trainer:
                     f"training data now is another, of {self._data['tasks']} tasks; give it the "
                     "data that it had, or take another --workdir."
                 )
-            self.position = Position.from_record(position, self.phases)
+            self.position = Position.from_record(position, self.phases, self.watch.settings)
             self.saver.step = self.position.step
             logging.info("Continuing at step %d", self.position.step)
         return self.state, self.position
@@ -372,8 +362,18 @@ class Trainer:
             left = pace * (total - step)
             logging.info("%s", throughput.progress_line(phase.iterations, values, timing, left))
         self.saver.mark(self.state, self.position)
+        self._validate(phase)
         if self.position.iteration % self.config.curriculum.checkpoint_every == 0:
             self._save_on_the_way()
+
+    def _validate(self, phase: curriculum.Phase) -> None:
+        """Evaluates the policy between two iterations, where that is due; see `Watch`."""
+        self.position = self.watch.validate(
+            phase, self.position, self.state, self._rollout_weights,
+            self.interruption.check, self._stop_if_asked,
+        )  # fmt: skip
+        self.saver.mark(self.state, self.position)
+        self.watch.check_patience(phase, self.position)
 
     def _close_phase(self, phase: curriculum.Phase) -> None:
         """Moves to the next phase; RL starts from, and is held to, the warmed-up weights."""

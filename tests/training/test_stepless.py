@@ -115,7 +115,7 @@ def test_an_evaluation_measures_and_reports_them(played, tmp_path):
     none = measure(played[2:], rewards[2:], [0.0] * 2, samples=20)
     assert "tn" not in none.estimates, "nothing was generated"
     results = {"some": all_of_them, "none": none}
-    shown = reports.render_trajectories(list(zip(played, rewards, strict=True)))
+    shown = render_trajectories(list(zip(played, rewards, strict=True)))
     records = [Record(each, each, {}, results[each], trajectories=shown) for each in results]
     reports.write_results(tmp_path, records)
     assert "NaN" not in (tmp_path / "evaluation.json").read_text()
