@@ -15,7 +15,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.metrics import Measures
+from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rollout import trajectory_json
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task

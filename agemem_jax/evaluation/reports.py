@@ -11,8 +11,9 @@ from typing import Any
 from rich import box
 from rich import table as rich_table
 
-from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.evaluation.records import Record
+from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rewards.judge_replies import answer_prompt_name
 
 # Columns of scores, in percent: those of them that a method has a value for.

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 
-from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rollout.trajectory import Trajectory
 from tests.rewards.builders import TASK, answer, trajectory
 

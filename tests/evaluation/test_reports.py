@@ -8,8 +8,9 @@ import json
 from rich.console import Console
 
 from agemem_jax.evaluation import reports
-from agemem_jax.evaluation.metrics import Estimate, Measures
+from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.evaluation.records import Record
+from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from tests.rewards.builders import answer, trajectory
