@@ -131,7 +131,7 @@ def _combine(
     task = values.get("task", 0.0)
     total = 0.0
     for name, value in values.items():
-        total += config.components[name].weight * value * config.paid(name, task)
+        total += config.components[name].weight * value * config.paid(name, value, task)
     return Reward(total, values, parts)
 
 
