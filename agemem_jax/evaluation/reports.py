@@ -223,7 +223,7 @@ def render_trajectories(played: Sequence[tuple[Trajectory, Reward]]) -> str:
 
 def _trajectory_lines(trajectory: Trajectory, reward: Reward) -> list[str]:
     task = trajectory.task
-    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items() if v is not None)
+    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items())
     outcome = trajectory.outcome
     if task.is_question:
         told = f"expected answer **{task.answer}**"

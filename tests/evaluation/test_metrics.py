@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from agemem_jax.evaluation.evaluate import split_failed
-from agemem_jax.evaluation.metrics import Estimate, bootstrap, bootstrap_together, measure
+from agemem_jax.evaluation.metrics import measure
 from agemem_jax.protocol.events import (
     DroppedMessagesEvent,
     FormatEvent,
     OverflowEvent,
     RetrievalEvent,
 )
+from agemem_jax.rewards.estimates import Estimate, bootstrap, bootstrap_together
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.rollout.trajectory import Trajectory
