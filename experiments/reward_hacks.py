@@ -37,7 +37,7 @@ def row(played: Sequence[Trajectory], variant: str) -> dict[str, float]:
     rewards = compute_rewards(played, RewardConfig(variant=variant), OfflineJudge())
     values: dict[str, float] = {}
     for name in COLUMNS:
-        known = [reward.values[name] for reward in rewards if reward.values[name] is not None]
+        known = [reward.values[name] for reward in rewards if name in reward.values]
         values |= {name: float(np.mean(known))} if known else {}
         values[f"{name} at stake"] = len(known) / len(rewards)
     values["MQ"] = float(

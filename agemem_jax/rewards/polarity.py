@@ -43,12 +43,20 @@ _TOLD_AS_A_QUESTION = re.compile(
 _BREAK = re.compile(r"[,;:()\[\]–—]|\s-\s")
 
 
+_CUE = re.compile(
+    rf"{'|'.join(sorted(_PLAIN | _FALSE | _ASKING | _LEFT | _MOVED))}|used|\w+n['’]t", re.IGNORECASE
+)
+
+
 class Mark(enum.Enum):
     """What a sentence does with a word."""
 
     AFFIRMED = "affirmed"
     DENIED = "denied"
     ASKED = "asked"
+
+
+_AFFIRMED = frozenset({Mark.AFFIRMED})
 
 
 @functools.lru_cache(maxsize=4096)
@@ -89,15 +97,17 @@ def read(sentence: str) -> tuple[tuple[str, frozenset[Mark]], ...]:
         bool(_BREAK.search(sentence[match.end() : end]))
         for match, end in zip(matches, ends, strict=False)
     ]
-    marks = [{Mark.AFFIRMED} for _ in words]
+    marks = [_AFFIRMED] * len(words)
     for place, word in enumerate(words):
+        if not _CUE.fullmatch(word):
+            continue
         scope = _scope(words, breaks, place)
         mark = Mark.ASKED if word.lower() in _ASKING else Mark.DENIED
         goes_on = words[scope.stop : scope.stop + 1] == ["but"] and scope.start > place
         for each in scope:
             shared = goes_on and not is_capital_or_number(words[each])
-            marks[each] = {mark, Mark.AFFIRMED} if shared else {mark}
-    return tuple((word, frozenset(found)) for word, found in zip(words, marks, strict=True))
+            marks[each] = frozenset({mark, Mark.AFFIRMED} if shared else {mark})
+    return tuple(zip(words, marks, strict=True))
 
 
 def relates(word: str) -> bool:
@@ -111,7 +121,7 @@ def is_capital_or_number(word: str) -> bool:
 
 
 def _scope(words: list[str], breaks: list[bool], place: int) -> range:
-    """The places of what `words[place]` denies or asks; empty where it is no such word."""
+    """The places of what the cue `words[place]` denies or asks; empty where it does neither."""
     word, first = words[place].lower(), place + 1
     behind = words[first].lower() if first < len(words) else ""
     if behind in _HARMLESS.get(word, ()) or _is_of_a_title(words, place):
@@ -132,8 +142,6 @@ def _scope(words: list[str], breaks: list[bool], place: int) -> range:
         if behind != "to" or (place > 0 and words[place - 1].lower() in _BE):
             return range(0)
         first += 1
-    elif word not in _PLAIN | _FALSE | _ASKING and not re.fullmatch(r"\w+n['’]t", word):
-        return range(0)
     if all(each.lower() in _CLOSING for each in words[first:]):
         owns = first == len(words) and words[place - 1].lower() in _AUXILIARIES
         return range(_start_of_clause(words, breaks, place) if owns else 0, place)

@@ -28,7 +28,6 @@ COMPONENTS = Registry(
 # What the variant "guarded" has in place of the paper's functions.
 _GUARDED = {"context": "guarded_context", "memory": "guarded_memory"}
 _ON_FAILURE = {"literal": 1.0, "guarded": 0.1}
-_UNGATED = ("task", "penalty")
 
 
 def in_variant(function: str | Callable[..., Any], variant: str) -> str | Callable[..., Any]:
@@ -67,11 +66,11 @@ class RewardConfig:
         library's first, then others in alphabetical order.
       variant: "literal" has the paper's formulas, which pay for calls that help nothing;
         "guarded" has `guarded_context` and `guarded_memory` in place of `context` and `memory`,
-        and pays for all components but task and penalty by what the task came to.
+        and pays for all components but the task's by what the task came to.
       on_failure: the share of those components that is paid where R_task is 0 or less, in [0, 1];
-        it rises linearly to 1 with R_task; values below 0 always count in full. None is 1.0 in
-        "literal", as in the paper, and 0.1 in "guarded", which leaves groups of failures something
-        to differ in.
+        it rises linearly to 1 with R_task. What is below 0, as penalties are, counts in full.
+        None is 1.0 in "literal", as in the paper, and 0.1 in "guarded", which leaves groups of
+        failures something to differ in.
     """
 
     components: Mapping[str, ComponentConfig] = dataclasses.field(default_factory=_papers)
@@ -110,8 +109,8 @@ class RewardConfig:
         return _ON_FAILURE[self.variant] if self.on_failure is None else self.on_failure
 
     def paid(self, name: str, value: float, task: float) -> float:
-        """The share of a component's value that is paid where R_task is `task`; of a cost, all."""
-        if name in _UNGATED or value <= 0:
+        """The share of the component `name` that is paid where it is `value` and R_task `task`."""
+        if name == "task" or value <= 0:
             return 1.0
         failed = 1.0 - min(1.0, max(0.0, task))
         return 1.0 - failed * (1.0 - self.paid_on_failure)

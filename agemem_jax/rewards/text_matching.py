@@ -17,6 +17,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n+")
 _ABBREVIATED = re.compile(
     r"\b(?:[A-Z]|Dr|Mr|Mrs|Ms|St|Jr|Sr|Prof|Lt|Col|Gen|Capt|Sgt|Rev|Gov|Sen|Mt|vs|ca|c|r)\.\s+$"
 )
+_LONGEST = 8  # characters of an abbreviation, with what stands in front
 _NUMBERED = re.compile(r"\b[Nn]o\.\s+$")
 _QUOTED = re.compile(r"[\"“]([^\"“”]{1,200})[\"”]")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -76,9 +77,9 @@ def sentences(text: str) -> list[str]:
     """
     parts, start = [], 0
     for match in _SENTENCE_END.finditer(text):
-        if _ABBREVIATED.search(text[: match.end()]) and not match[0].endswith("\n"):
-            continue
-        if _NUMBERED.search(text[: match.end()]) and text[match.end() : match.end() + 1].isdigit():
+        before = text[max(0, match.start() - _LONGEST) : match.end()]
+        numbered = _NUMBERED.search(before) and text[match.end() : match.end() + 1].isdigit()
+        if not match[0].endswith("\n") and (numbered or _ABBREVIATED.search(before)):
             continue
         parts.append(text[start : match.end()])
         start = match.end()
@@ -246,7 +247,7 @@ def _separate_names(written: Sequence[str]) -> int:
 
 
 def _without_possessive(token: str) -> str:
-    return re.sub(r"['’]s$", "", token)
+    return token[:-2] if token.endswith(("'s", "’s")) else token
 
 
 def _is_question(sentence: str) -> bool:

@@ -31,9 +31,10 @@ class Reward:
     parts: Mapping[str, float | None]
 
     @property
-    def values(self) -> dict[str, float | None]:
-        """All of it by name, the total first."""
-        return {"total": self.total, **self.components, **self.parts}
+    def values(self) -> dict[str, float]:
+        """All of it by name, the total first, without the parts that were not at stake."""
+        known = {name: part for name, part in self.parts.items() if part is not None}
+        return {"total": self.total, **self.components, **known}
 
 
 def ask_ahead(index: int, trajectory: Trajectory, *, config: RewardConfig, judge: Judge) -> None:

@@ -25,7 +25,7 @@ def render_trajectories(
 
 def _trajectory_lines(trajectory: Trajectory, reward: Reward, remark: str) -> list[str]:
     task = trajectory.task
-    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items() if v is not None)
+    parts = ", ".join(f"{k} {v:.2f}" for k, v in reward.values.items())
     outcome = trajectory.outcome
     if task.is_question:
         told = f"expected answer **{task.answer}**"

@@ -192,6 +192,9 @@ def test_an_environment_is_paid_by_its_progress():
 
 def test_penalties_are_never_made_smaller():
     assert score(RoundLimitEvent(3, 8, 8)).total == pytest.approx(-1 / 3 - 1.0)
+    of_ones_own = {**GUARDED.components, "own": ComponentConfig(lambda trajectory, judge: -0.5)}
+    config = dataclasses.replace(GUARDED, components=of_ones_own)
+    assert score(config=config).total == pytest.approx(-1 / 3 - 0.5)
 
 
 def test_literal_totals_are_the_weighted_sum_to_the_last_digit():

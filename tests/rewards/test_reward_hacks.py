@@ -24,8 +24,8 @@ def stage():
 
 @pytest.fixture(scope="module")
 def rows(stage):
-    """Means over 24 tasks by policy, under both variants."""
-    source = MultihopSource("test", 24)
+    """Means over 16 tasks by policy, under both variants."""
+    source = MultihopSource("test", 16)
     tasks = [source[index] for index in range(len(source))]
     policies = (*scripted_policies.UNKNOWN, *scripted_policies.ANSWERING)
     played = {policy: stage.play(tasks, policy) for policy in policies}
