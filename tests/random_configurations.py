@@ -16,6 +16,7 @@ from agemem_jax.rewards.penalty import Penalty
 from agemem_jax.rewards.task_reward import TaskReward
 from agemem_jax.tasks.multihop import MultihopTasks
 from agemem_jax.training import run_config
+from agemem_jax.training.credit.broadcast import Broadcast
 from experiments.configs import tiny
 
 # What such options ask for takes long, and is to be had: they get no large values.
@@ -42,6 +43,7 @@ _NAMES = {
     "curriculum.schedule": ["joint", "phased"],
     "optimizer.schedule": ["constant", "cosine"],
     "warmup.optimizer.schedule": ["constant", "cosine"],
+    "grpo.credit": ["broadcast", "gigpo(discount=0.5)", "local", "utility", "no_module:RULE"],
     "grpo.ratio": ["token", "sequence"],
     "grpo.normalisation": ["step", "trajectory", "token"],
     "grpo.kl_estimator": ["k1", "k2", "k3"],
@@ -81,6 +83,7 @@ def options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 # Tables of options that a part has, or of parts: what stands in them by default.
 _TABLES = {
     "tasks.options": MultihopTasks,
+    "grpo.credit_options": Broadcast,
     "rewards.components": {
         "task": TaskReward, "context": ContextReward, "memory": MemoryReward, "penalty": Penalty,
     },
