@@ -16,6 +16,7 @@ from agemem_jax.rewards.penalty import Penalty
 from agemem_jax.rewards.task_reward import TaskReward
 from agemem_jax.tasks.multihop import MultihopTasks
 from agemem_jax.training import run_config
+from agemem_jax.training.credit.broadcast import Broadcast
 from experiments.configs import tiny
 
 # What such options ask for takes long, and is to be had: they get no large values.
@@ -44,6 +45,7 @@ _NAMES = {
     "curriculum.schedule": ["joint", "phased"],
     "optimizer.schedule": ["constant", "cosine", "linear"],
     "warmup.optimizer.schedule": ["constant", "cosine", "linear"],
+    "grpo.credit": ["broadcast", "gigpo(discount=0.5)", "local", "utility", "no_module:RULE"],
     "grpo.ratio": ["token", "sequence"],
     "grpo.normalisation": ["step", "trajectory", "token", "constant"],
     "grpo.baseline": ["mean", "leave_one_out"],
@@ -86,6 +88,7 @@ def options(config: ml_collections.ConfigDict) -> dict[str, Any]:
 # Tables of options that a part has, or of parts: what stands in them by default.
 _TABLES = {
     "tasks.options": MultihopTasks,
+    "grpo.credit_options": Broadcast,
     "rewards.components": {
         "task": TaskReward, "context": ContextReward, "memory": MemoryReward, "penalty": Penalty,
     },

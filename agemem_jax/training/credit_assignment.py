@@ -120,7 +120,15 @@ class CreditAssignment:
                 groups[index // size].append(Episode(trajectory, next(left), place, self._decode))
         return groups
 
-    def _branch(self, groups, key, play, reward, clock, counts) -> list[str]:
+    def _branch(
+        self,
+        groups: Sequence[Sequence[Episode]],
+        key: Key[Array, ""],
+        play: Play,
+        reward: GiveReward,
+        clock: Stopwatch,
+        counts: collections.Counter,
+    ) -> list[str]:
         """Plays all branches and gives them to their episodes; the faults of those that failed."""
         process, number = jax.process_index(), jax.process_count()
         parents, rollouts = [], []

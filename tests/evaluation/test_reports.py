@@ -72,7 +72,7 @@ def test_parts_and_contexts_have_intervals_and_say_over_how_many_tasks(tmp_path)
 
 def test_a_part_that_was_not_at_stake_is_left_out_of_what_is_read():
     reward = Reward(0.5, {"context": 0.5}, {"compression": 0.5, "preventive": None})
-    text = reports.render_trajectories([(trajectory(answer()), reward)])
+    text = render_trajectories([(trajectory(answer()), reward)])
     assert "Reward: total 0.50, context 0.50, compression 0.50." in text
 
 
