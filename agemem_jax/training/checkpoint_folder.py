@@ -16,7 +16,7 @@ from etils import epath
 
 from agemem_jax.parallel import processes
 from agemem_jax.training import integrity
-from agemem_jax.training.checkpoint_parts import CheckpointInfo, DamagedCheckpoint
+from agemem_jax.training.checkpoint_parts import JSON_FILE, CheckpointInfo, DamagedCheckpoint
 
 
 class CheckpointFolder:
@@ -93,6 +93,17 @@ class CheckpointFolder:
         try:
             return json.loads(path.read_text()) if path.exists() else {}
         except ValueError:  # cut off
+            return {}
+
+    def read_standing(self, info: CheckpointInfo) -> dict[str, Any]:
+        """What a checkpoint tells of evaluations before it (`Standing.to_record`); or nothing.
+
+        One process of a job can ask alone, as it cannot where Orbax reads.
+        """
+        try:
+            record = json.loads((info.path / "record" / JSON_FILE).read_text())
+            return record["position"].get("standing", {})
+        except (OSError, ValueError, KeyError, AttributeError):  # damaged
             return {}
 
     def tell_best(self, values: dict[str, Any] | None) -> None:

@@ -19,7 +19,6 @@ from agemem_jax.parallel import processes
 from agemem_jax.training import integrity, run_record
 from agemem_jax.training.checkpoint_parts import (
     CheckpointInfo,
-    DamagedCheckpoint,
     JsonFile,
     SaveFailed,
     split_state,
@@ -159,12 +158,8 @@ class Checkpoints(CheckpointReader):
 
     def _best_of_others(self) -> list[int]:
         """The steps that were the best ones as of the newest checkpoints."""
-        steps = []
-        for info in self.all()[: self._keep + 1]:
-            with contextlib.suppress(DamagedCheckpoint):
-                standing = self._read_record(info)["position"].get("standing") or {}
-                steps += [standing["best_step"]] if standing.get("best_step") is not None else []
-        return steps
+        told = [self._folder.read_standing(info) for info in self.all()[: self._keep + 1]]
+        return [each["best_step"] for each in told if each.get("best_step") is not None]
 
     def go_back_to_best(self, now: int, step: int | None, values: dict[str, Any]) -> None:
         """Has `best.json` tell of what was the best one where a run goes on.
