@@ -95,15 +95,15 @@ class CheckpointFolder:
         except ValueError:  # cut off
             return {}
 
-    def read_standing(self, info: CheckpointInfo) -> dict[str, Any]:
-        """What a checkpoint tells of evaluations before it (`Standing.to_record`); or nothing.
+    def read_position(self, info: CheckpointInfo) -> dict[str, Any]:
+        """What a checkpoint tells of where the run stood; nothing where that cannot be read.
 
         One process of a job can ask alone, as it cannot where Orbax reads.
         """
         try:
             record = json.loads((info.path / "record" / JSON_FILE).read_text())
-            return record["position"].get("standing", {})
-        except (OSError, ValueError, KeyError, AttributeError):  # damaged
+            return dict(record["position"])
+        except (OSError, ValueError, KeyError, TypeError):  # damaged
             return {}
 
     def tell_best(self, values: dict[str, Any] | None) -> None:

@@ -214,11 +214,11 @@ def test_a_run_that_goes_back_has_the_best_of_there(watched, config, tmp_path):
     before = folder.read_best()
     try:
         other = Checkpoints(watched / "checkpoints", config=config)
-        other.go_back_to_best(now=before["step"] - 1, step=None, values={})
+        other.go_back_to_best(now=before["step"] - 1, step=None)
         assert folder.best() is None
-        other.go_back_to_best(now=3, step=before["step"], values={"value": 1.0})
-        assert folder.read_best() == {"step": before["step"], "value": 1.0}
-        other.go_back_to_best(now=3, step=77, values={})  # could not be written then
+        other.go_back_to_best(now=3, step=before["step"])
+        assert folder.read_best() == before
+        other.go_back_to_best(now=3, step=77)  # could not be written then
         assert folder.read_best()["step"] == before["step"]
     finally:
         folder.tell_best(before)
