@@ -16,7 +16,7 @@ from etils import epath
 
 from agemem_jax.parallel import processes
 from agemem_jax.training import integrity
-from agemem_jax.training.checkpoint_parts import CheckpointInfo, DamagedCheckpoint
+from agemem_jax.training.checkpoint_parts import JSON_FILE, CheckpointInfo, DamagedCheckpoint
 
 
 class CheckpointFolder:
@@ -93,6 +93,17 @@ class CheckpointFolder:
         try:
             return json.loads(path.read_text()) if path.exists() else {}
         except ValueError:  # cut off
+            return {}
+
+    def read_position(self, info: CheckpointInfo) -> dict[str, Any]:
+        """What a checkpoint tells of where the run stood; nothing where that cannot be read.
+
+        One process of a job can ask alone, as it cannot where Orbax reads.
+        """
+        try:
+            record = json.loads((info.path / "record" / JSON_FILE).read_text())
+            return dict(record["position"])
+        except (OSError, ValueError, KeyError, TypeError):  # damaged
             return {}
 
     def tell_best(self, values: dict[str, Any] | None) -> None:

@@ -19,7 +19,6 @@ from agemem_jax.parallel import processes
 from agemem_jax.training import integrity, run_record
 from agemem_jax.training.checkpoint_parts import (
     CheckpointInfo,
-    DamagedCheckpoint,
     JsonFile,
     SaveFailed,
     split_state,
@@ -150,7 +149,7 @@ class Checkpoints(CheckpointReader):
         self.finish()
         parts = {"trainable": state.trainable}
         with self._named_failure(info):
-            wanted = {**parts, "record": self._record(state, parts)}
+            wanted = {**parts, "record": self._record(state, parts, position=values)}
             ocp.save_checkpointables(info.path, wanted, overwrite=True)
             if processes.is_primary():
                 self._folder.write_manifest(info)
@@ -159,24 +158,24 @@ class Checkpoints(CheckpointReader):
 
     def _best_of_others(self) -> list[int]:
         """The steps that were the best ones as of the newest checkpoints."""
-        steps = []
-        for info in self.all()[: self._keep + 1]:
-            with contextlib.suppress(DamagedCheckpoint):
-                standing = self._read_record(info)["position"].get("standing") or {}
-                steps += [standing["best_step"]] if standing.get("best_step") is not None else []
-        return steps
+        told = [
+            self._folder.read_position(info).get("standing", {})
+            for info in self.all()[: self._keep + 1]
+        ]
+        return [each["best_step"] for each in told if each.get("best_step") is not None]
 
-    def go_back_to_best(self, now: int, step: int | None, values: dict[str, Any]) -> None:
+    def go_back_to_best(self, now: int, step: int | None) -> None:
         """Has `best.json` tell of what was the best one where a run goes on.
 
         Args:
           now: the step at which it does.
           step: of that one; None where there was none.
-          values: as of `save_best`.
         """
         if not processes.is_primary():
             return
-        if step is not None and (self.directory / "best" / str(step)).is_dir():
+        path = self.directory / "best" / str(step)
+        if step is not None and path.is_dir():
+            values = self._folder.read_position(CheckpointInfo(step, None, path))
             self._folder.tell_best({"step": step, **values})
         elif self._folder.read_best().get("step", now) > now:
             self._folder.tell_best(None)

@@ -67,13 +67,8 @@ class Watch:
         metrics.open(position.step, run_record.as_values(self._config))
         if self._validation.tasks:
             logging.info("Validation: %s", self._validation.describe())
-            checkpoints.go_back_to_best(
-                position.step, standing.best_step, self._told(standing.best_value)
-            )
+            checkpoints.go_back_to_best(position.step, standing.best_step)
         self._profiler.at(position.step)
-
-    def _told(self, value: float | None, **more: Any) -> dict[str, Any]:
-        return {"metric": self._config.validation.metric, "value": value, **more}
 
     def validate(
         self,
@@ -138,10 +133,14 @@ class Watch:
 
     def _keep(self, step: int, state: TrainState, values, phase: curriculum.Phase) -> None:
         metric = f"eval/{self._config.validation.metric}"
-        told = self._told(
-            values[metric], low=values[f"{metric}_low"], high=values[f"{metric}_high"],
-            tasks=values["eval/tasks"], phase=phase.name,
-        )  # fmt: skip
+        told = {
+            "metric": self._config.validation.metric,
+            "value": values[metric],
+            "low": values[f"{metric}_low"],
+            "high": values[f"{metric}_high"],
+            "tasks": values["eval/tasks"],
+            "phase": phase.name,
+        }
         try:
             self._checkpoints.save_best(step, state, told)
         except SaveFailed as error:

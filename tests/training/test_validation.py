@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from absl import logging
 
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training import components, run_config
@@ -213,11 +214,11 @@ def test_a_run_that_goes_back_has_the_best_of_there(watched, config, tmp_path):
     before = folder.read_best()
     try:
         other = Checkpoints(watched / "checkpoints", config=config)
-        other.go_back_to_best(now=before["step"] - 1, step=None, values={})
+        other.go_back_to_best(now=before["step"] - 1, step=None)
         assert folder.best() is None
-        other.go_back_to_best(now=3, step=before["step"], values={"value": 1.0})
-        assert folder.read_best() == {"step": before["step"], "value": 1.0}
-        other.go_back_to_best(now=3, step=77, values={})  # could not be written then
+        other.go_back_to_best(now=3, step=before["step"])
+        assert folder.read_best() == before
+        other.go_back_to_best(now=3, step=77)  # could not be written then
         assert folder.read_best()["step"] == before["step"]
     finally:
         folder.tell_best(before)
@@ -294,18 +295,16 @@ def kept(workdir):
 def test_a_run_that_is_stopped_in_an_evaluation_makes_it_again(unplayed, tmp_path, stopped_at):
     config, raises = unplayed
     config = long_run(config)
-    Trainer(config, tmp_path / "peaceful").run()
     raises.add(stopped_at)
     with pytest.raises(Interrupted):
-        Trainer(config, tmp_path / "stopped").run()
+        Trainer(config, tmp_path).run()
     assert not raises
-    Trainer(config, tmp_path / "stopped").run()
-    for evaluations in (True, False):
-        found = lines(tmp_path / "stopped", evaluations)
-        assert found == lines(tmp_path / "peaceful", evaluations)
-    assert [line["eval/reward"] for line in lines(tmp_path / "stopped", True)] == VALUES
-    assert kept(tmp_path / "stopped") == kept(tmp_path / "peaceful")
-    assert kept(tmp_path / "stopped")[0] == 4
+    Trainer(config, tmp_path).run()
+    found = lines(tmp_path, evaluations=True)
+    assert [line["step"] for line in found] == list(range(10))
+    assert [line["eval/reward"] for line in found] == VALUES
+    assert [line["step"] for line in lines(tmp_path, evaluations=False)] == list(range(1, 10))
+    assert kept(tmp_path) == (4, ["1", "4"])
 
 
 def test_what_was_the_best_stays_while_a_run_may_go_back_to_it(unplayed, tmp_path):
@@ -320,10 +319,12 @@ def test_what_was_the_best_stays_while_a_run_may_go_back_to_it(unplayed, tmp_pat
     assert (newest.step, before.step) == (5, 4)
 
 
-def test_a_phase_without_gain_ends_early_with_its_checkpoint(unplayed, tmp_path, caplog):
-    stops = long_run(unplayed[0], patience=2)
+def test_a_phase_without_gain_ends_early_with_its_checkpoint(unplayed, tmp_path, monkeypatch):
+    stops, told = long_run(unplayed[0], patience=2), []
+    monkeypatch.setattr(logging, "info", lambda text, *values: told.append((text, values)))
     Trainer(stops, tmp_path).run()
-    assert "Phase joint ends early, after 3 of 9 iterations: in 2 evaluations" in caplog.text
+    (early,) = [text % values for text, values in told if "ends early" in text]
+    assert "Phase joint ends early, after 3 of 9 iterations: in 2 evaluations" in early
     checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True, config=stops)
     assert checkpoints.find("joint").step == 3
     again = Trainer(stops, tmp_path)
