@@ -87,7 +87,7 @@ def test_all_doors_by_configuration_appear_in_prompts_metrics_and_reports(writte
         "--config.rewards.components.brevity.options.most_steps=8",
         "--config.method=two_tools:TwoTools",
         "--config.grpo.credit=blame:Blame(price=0.25)",
-        "--config.metrics.sinks=('best_so_far:BestSoFar(metric='reward_brevity')',)",
+        "--config.metrics.sinks=('best_so_far:BestSoFar(metric=\"reward_brevity\")',)",
     )
     run_main(train.main, *arguments, *everything)
     (line,) = read_metrics(written / "run" / "metrics.jsonl")

@@ -7,7 +7,6 @@ weights are kept as the best ones and whether a phase ends early.
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any
 
 from absl import logging
 

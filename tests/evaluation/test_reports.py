@@ -12,6 +12,7 @@ from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.evaluation.records import Record
 from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rewards.total import Reward
+from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from tests.rewards.builders import answer, trajectory
 
