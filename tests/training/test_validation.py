@@ -231,7 +231,7 @@ def test_samples_can_be_read_and_are_few(watched, config):
     assert values["reward"]["total"] is not None and "memory" in values["reward"]
     assert len(set(values["advantage"])) == 1, "the same for each step"
     text = (watched / "samples" / "3.md").read_text()
-    assert "# Step 3" in text and f"Advantage: {values['advantage']:.2f}." in text
+    assert "# Step 3" in text and f"Advantage: {values['advantage'][0]:.2f}." in text
     assert "#### Stage 1" in text and values["task"] in text
 
 
