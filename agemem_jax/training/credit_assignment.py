@@ -40,11 +40,13 @@ class Credited(NamedTuple):
         to train on. Groups that are dropped are not among them.
       advantages: a `Credit` for each.
       counts: of what the rule did, in all processes, for metrics.
+      dropped: groups of all processes that are not trained on, since all their advantages are 0.
     """
 
     trajectories: list[Trajectory]
     advantages: np.ndarray
     counts: Mapping[str, int]
+    dropped: int
 
 
 class CreditAssignment:
@@ -99,14 +101,17 @@ class CreditAssignment:
         faults = processes.gather(faults)
         self._faults.watch_episodes([fault for own in faults for fault in own])
         with clock.measure("judge"):
-            pairs = [pair for group in groups for pair in self._compared(group, counts)]
+            compared = [self._compared(group, counts) for group in groups]
+        pairs = [pair for group in compared for pair in group]
+        dropped = sum(bool(g) and not pairs for g, pairs in zip(groups, compared, strict=True))
         advantages = np.empty(len(pairs), object)
         advantages[:] = [credit for _, credit in pairs]
         total: collections.Counter = collections.Counter()
         for own in processes.gather(dict(counts)):
             total.update(own)
         named = {f"credit/{name}": total[name] for name in sorted(total)}
-        return Credited([trajectory for trajectory, _ in pairs], advantages, named)
+        dropped = sum(processes.gather(dropped))
+        return Credited([trajectory for trajectory, _ in pairs], advantages, named, dropped)
 
     def _episodes(
         self, trajectories: Sequence[Trajectory], rewards: Sequence[Reward]

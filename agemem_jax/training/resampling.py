@@ -100,11 +100,10 @@ def sample_groups(
     chosen = np.ones_like(flags)
     if grpo.max_resample_rounds:
         chosen = flags & (np.cumsum(flags) <= wanted)
-    left = chosen & flags if grpo.drop_zero_variance else chosen
     counts = {
         "groups_sampled": len(flags),
         "groups_zero_variance": int(np.sum(~flags)),
-        "groups_dropped": int(np.sum(~left)),
+        "groups_dropped": int(np.sum(~chosen)),
     }
     return Groups(trajectories, rewards, chosen[index::count], counts)
 

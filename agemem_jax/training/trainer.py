@@ -237,6 +237,7 @@ class Trainer:
             sampled = sum(processes.gather(stats.sampled_tokens - sampled_before))
             summary = with_judge_counts(summarise(groups.intact, groups.rewards), self.judge)
             summary |= {"sampled_tokens": sampled, **groups.counts, **chosen.counts}
+            summary["groups_dropped"] += chosen.dropped
             self.faults.watch_episodes(groups.left_out_faults)
             self.watch.sample(self.position.step + 1, groups.intact, groups.rewards, chosen)
             self.state, outcome = self.learner.improve(

@@ -74,6 +74,7 @@ def test_groups_without_a_difference_or_with_one_episode_teach_nothing_and_can_b
     kept = give(played, faults=FaultConfig(max_failed_episodes=6))
     assert [bool(credit) for credit in kept.advantages] == [False] * 4 + [True] * 3
     dropped = give(played, drop_zero_variance=True)
+    assert dropped.dropped == 2 and give(played).dropped == 0
     assert dropped.trajectories == played[-3:]
 
 
@@ -87,7 +88,8 @@ def test_a_group_with_a_difference_within_an_episode_is_not_dropped():
             return [Credit(np.zeros(3), [Span(0, 0, 2, 1.0)]), *zeros]
 
     played = [told("b"), told("c"), told("b")]
-    assert len(give(played, OfTokens, drop_zero_variance=True).trajectories) == 3
+    kept = give(played, OfTokens, drop_zero_variance=True)
+    assert len(kept.trajectories) == 3 and kept.dropped == 0
 
 
 @pytest.fixture

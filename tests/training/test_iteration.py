@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
         def advantages(*arguments):
             if trainer.position.iteration:
-                return Credited([], np.zeros(0), {})
+                return Credited([], np.zeros(0), {}, 0)
             return chosen(*arguments)
 
         patch.setattr(trainer, "_advantages", advantages)

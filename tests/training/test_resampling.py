@@ -49,8 +49,6 @@ def test_without_resampling_one_round_is_played_and_everything_is_trained_on():
     groups, played = sampled([[EQUAL, DIFFERENT]], 2)
     assert played == [0] and names(groups) == ["0-0", "0-1"]
     assert groups.counts == {"groups_sampled": 2, "groups_zero_variance": 1, "groups_dropped": 0}
-    groups, _ = sampled([[EQUAL, DIFFERENT]], 2, drop_zero_variance=True)
-    assert groups.counts["groups_dropped"] == 1
 
 
 def test_rounds_go_on_until_there_are_enough_groups_with_variance_and_the_surplus_is_dropped():
