@@ -63,7 +63,7 @@ def test_a_name_is_found_from_any_folder(words):
 
 def test_every_configuration_has_a_name():
     assert set(configs.FILES) == {
-        "quickstart", "qwen2.5_7b_hotpotqa", "smollm2_hotpotqa", "tiny", "tiny_gripper",
+        "quickstart", "qwen2.5_7b_hotpotqa", "smollm2_hotpotqa", "tiny", "tiny_babyai",
         "tiny_warmup",
     }  # fmt: skip
     assert parse("--config=qwen2.5_7b_hotpotqa").backbone == "qwen2.5-7b-instruct"
@@ -112,7 +112,7 @@ def test_of_two_configurations_the_last_is_taken_with_its_overrides():
 def test_a_configuration_that_is_not_there_is_told_with_the_names():
     told = refusal("--config=quickstrat")
     assert "'quickstrat', which is neither a file nor the name" in told
-    assert told.endswith("smollm2_hotpotqa, tiny, tiny_gripper, tiny_warmup.")
+    assert told.endswith("smollm2_hotpotqa, tiny, tiny_babyai, tiny_warmup.")
     assert "which is neither a file" in refusal("--config=.")
 
 
