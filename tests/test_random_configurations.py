@@ -1,6 +1,6 @@
 """A thousand random configurations: each works, or is refused in one sentence.
 
-Seeds 0 to 999 are built up to their first batch of tasks: 558 are refused and 442 work, some of
+Seeds 0 to 999 are built up to their first batch of tasks: 520 are refused and 480 work, some of
 them only where MiniLM was fetched. Seeds 0 to 49 are typed as command lines as well, on a fresh
 folder and on that of a finished run; AGEMEM_CONFIGURATIONS=all takes all fifty, a quarter of an
 hour, and everyday tests take four.
@@ -64,7 +64,7 @@ def test_random_configurations_build_or_are_refused_in_one_sentence(tmp_path, mo
         assert "\n" not in told and len(told) < 600, (seed, changes, told)
         kinds["refused" if told else "built"] += 1
         shutil.rmtree(tmp_path / str(seed), ignore_errors=True)
-    assert abs(kinds["refused"] - 558) < 20 and kinds.total() == len(BUILT), kinds
+    assert abs(kinds["refused"] - 520) < 20 and kinds.total() == len(BUILT), kinds
 
 
 CONFIG = """
