@@ -27,6 +27,7 @@ import rich
 from absl import app, flags, logging
 
 from agemem_jax.commands import cli
+from agemem_jax.commands.checkpoint_flag import CHECKPOINT
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
@@ -51,9 +52,6 @@ _SOURCES = flags.DEFINE_multi_string(
     "package.module:attribute, with options as in 'babyai(data_dir=\"data\")'; may be repeated. "
     f"There are {', '.join(SOURCES.names)}.",
 )  # fmt: skip
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "Of the weights after RL: last, best, a step, a phase, or phase/step."
-)
 _TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
 _JUDGE = {
@@ -74,11 +72,11 @@ def main(argv):
     config, trained = _configuration(workdir)
     methods = _methods(trained)
     if any(method.trained for method in methods.values()):  # before anything is loaded
-        describe_weights(config, workdir, trained=True, checkpoint=_CHECKPOINT.value)
+        describe_weights(config, workdir, trained=True, checkpoint=CHECKPOINT.value)
     run_record.check_folder(workdir)
     interruption = Interruption()
     with cli.stoppable(interruption):
-        evaluator = Evaluator(config, workdir, _CHECKPOINT.value)
+        evaluator = Evaluator(config, workdir, CHECKPOINT.value)
         evaluators = [evaluator.on(tasks) for tasks in _sources(config)] or [evaluator]
         interruption.begin(lambda: True)  # every episode is kept as it ends
         try:

@@ -12,6 +12,7 @@ tokenizer with chat template. A LoRA run is merged into its base model, or, with
 from absl import app, flags, logging
 
 from agemem_jax.commands import cli
+from agemem_jax.commands.checkpoint_flag import CHECKPOINT
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.models import decoder, hf_export
 from agemem_jax.models.registry import BACKBONES
@@ -21,9 +22,6 @@ from agemem_jax.training.run_record import read_config
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write the LoRA matrices as a PEFT adapter.")
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "To export: last, best, a step, a phase, or phase/step."
-)
 _BEFORE = flags.DEFINE_bool("before_rl", False, "Export the policy before RL.")
 _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", list(hf_export.DTYPES), "Of the weights.")
 _SHARD = flags.DEFINE_string("max_shard_size", "5GB", "Of one file.")
@@ -34,18 +32,18 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     if not _OUTPUT.value:
         raise app.UsageError("--output is missing; it names the directory to make.")
-    if _BEFORE.value and _CHECKPOINT.value != "last":
+    if _BEFORE.value and CHECKPOINT.value != "last":
         raise app.UsageError("--before_rl and --checkpoint name two policies; give one of them.")
     config = read_config(WORKDIR.value)
     describe_weights(  # before anything is loaded
-        config, WORKDIR.value, trained=not _BEFORE.value, checkpoint=_CHECKPOINT.value
+        config, WORKDIR.value, trained=not _BEFORE.value, checkpoint=CHECKPOINT.value
     )
     if _ADAPTER.value and not config.model.lora_rank:
         raise ValueError("--adapter needs a run with model.lora_rank above 0; this one has none.")
     backbone = components.build_backbone(config)
     chat = components.build_chat(config, backbone)
     weights = restore_weights(
-        config, backbone, WORKDIR.value, trained=not _BEFORE.value, checkpoint=_CHECKPOINT.value
+        config, backbone, WORKDIR.value, trained=not _BEFORE.value, checkpoint=CHECKPOINT.value
     )
     if _ADAPTER.value:
         spec = BACKBONES.get(config.backbone)
