@@ -58,6 +58,7 @@ RULES = (
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
     Rule(r"quickstart.* --profile_steps", append=_SMALL, replace=(r"steps=3", "steps=1")),
+    Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),
     Rule(r"local\.sh 2 .*quickstart", append=_SMALL),
