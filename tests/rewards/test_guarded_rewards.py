@@ -24,7 +24,8 @@ from tests.rewards.builders import (
     tool,
     trajectory,
 )
-from tests.rewards.test_rewards import ListeningJudge, TableJudge, events_strategy, unique_additions
+from tests.rewards.judges import ListeningJudge, TableJudge
+from tests.rewards.test_rewards import events_strategy, unique_additions
 
 GUARDED = RewardConfig(variant="guarded")
 DENIAL = "Tovelin does not work at Pelmor."

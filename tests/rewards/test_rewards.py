@@ -1,6 +1,5 @@
 """Every reward component against plain Python written from the formulas of section 3.5."""
 
-import dataclasses
 import types
 
 import numpy as np
@@ -15,9 +14,8 @@ from agemem_jax.protocol.events import (
     RetrievedEntry,
     RoundLimitEvent,
 )
-from agemem_jax.rewards import memory_reward
 from agemem_jax.rewards.judges import OfflineJudge
-from agemem_jax.rewards.total import RewardConfig, ask_ahead, compute_rewards
+from agemem_jax.rewards.total import RewardConfig, compute_rewards
 from agemem_jax.rollout.trajectory import Trajectory
 from tests.rewards.builders import (
     BASED,
@@ -33,29 +31,13 @@ from tests.rewards.builders import (
     tool,
     trajectory,
 )
+from tests.rewards.judges import TableJudge
 
 
 def score(*events, **config) -> types.SimpleNamespace:
     """The reward of these events with everything it is made of."""
     (reward,) = compute_rewards([trajectory(*events)], reward_config(**config), OfflineJudge())
     return types.SimpleNamespace(**reward.values)
-
-
-class TableJudge:
-    """Scores that follow from the length of the texts, so that an oracle can repeat them."""
-
-    @staticmethod
-    def of(*texts: str) -> float:
-        return (7 * sum(map(len, texts)) % 11) / 10
-
-    def score_answers(self, items):
-        return [self.of(i.question, i.expected, i.answer) for i in items]
-
-    def score_storage(self, items):
-        return [self.of(i.question, i.expected, i.entry) for i in items]
-
-    def score_relevance(self, items):
-        return [self.of(i.question, i.expected, *i.entries) for i in items]
 
 
 # --- The oracle --------------------------------------------------------------------
@@ -329,20 +311,6 @@ def test_a_context_beyond_the_budget_compresses_to_zero_and_not_below():
     assert score(answer(tokens=200, budget=100)).compression == 0.0
 
 
-def test_the_judge_is_asked_once_per_kind_for_a_whole_batch():
-    class Counting(TableJudge):
-        asked = ()
-
-        def score_storage(self, items):
-            self.asked += (len(items),)
-            return super().score_storage(items)
-
-    judge = Counting()
-    batch = [trajectory(add("a", WORKS)), trajectory(), trajectory(add("a", NOISE), add("b", ""))]
-    assert len(compute_rewards(batch, RewardConfig(), judge)) == 3
-    assert judge.asked == (3,)
-
-
 def test_no_trajectories_have_no_rewards():
     assert compute_rewards([], RewardConfig(), OfflineJudge()) == []
 
@@ -363,65 +331,3 @@ def test_a_wrong_option_is_refused_with_one_sentence(options, says):
     with pytest.raises(ValueError, match="rewards.components") as caught:
         reward_config(**options)
     assert says in str(caught.value)
-
-
-def test_memory_quality_is_the_judges_and_an_empty_memory_is_not_asked_about():
-    asked = []
-
-    class Harsh(OfflineJudge):
-        def score_memories(self, items):
-            asked.extend(items)
-            return [0.25] * len(items)
-
-    played = [
-        trajectory(),
-        trajectory(),
-        trajectory(task=dataclasses.replace(TASK, supporting_facts=())),
-    ]
-    played[1].memory.update(a=WORKS, b=NOISE)
-    played[2].memory.update(a=WORKS)
-    assert memory_reward.memory_qualities(played, Harsh()) == [0.0, 0.25, 0.0]
-    assert [item.entries for item in asked] == [(WORKS, NOISE)]
-    for each, quality in zip(
-        played, memory_reward.memory_qualities(played, OfflineJudge()), strict=True
-    ):
-        task = each.task
-        assert quality == memory_reward.memory_quality(
-            each.memory, task.supporting_facts, task.stale_facts
-        )
-
-
-class ListeningJudge(TableJudge):
-    """Notes what it is told and what it is asked."""
-
-    def __init__(self):
-        self.told, self.asked = [], []
-
-    def ask_ahead(self, answers=(), storage=(), relevance=()):
-        self.told += [*answers, *storage, *relevance]
-
-    def score_answers(self, items):
-        self.asked += items
-        return super().score_answers(items)
-
-    def score_storage(self, items):
-        self.asked += items
-        return super().score_storage(items)
-
-    def score_relevance(self, items):
-        self.asked += items
-        return super().score_relevance(items)
-
-
-def test_what_is_told_when_an_episode_ends_is_what_is_asked_later():
-    trajectories = [
-        trajectory(add("m1", WORKS), add("m2", STALE), retrieve(WORKS), answer()), trajectory(),
-    ]  # fmt: skip
-    judge = ListeningJudge()
-    for each in trajectories:
-        ask_ahead(0, each, config=RewardConfig(), judge=judge)
-    failed = Trajectory.failed(TASK, "an environment crashed")
-    ask_ahead(0, failed, config=RewardConfig(), judge=judge)
-    compute_rewards(trajectories, RewardConfig(), judge)
-    assert len(judge.told) == 4
-    assert sorted(map(repr, judge.told)) == sorted(map(repr, judge.asked))
