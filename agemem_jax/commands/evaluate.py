@@ -74,10 +74,13 @@ def main(argv):
     if any(method.trained for method in methods.values()):  # before anything is loaded
         describe_weights(config, workdir, trained=True, checkpoint=CHECKPOINT.value)
     run_record.check_folder(workdir)
+    # Where others are asked for, the run's own tasks need not be at hand.
+    first, *others = _sources(config) or [config.tasks]
+    config = dataclasses.replace(config, tasks=first)
     interruption = Interruption()
     with cli.stoppable(interruption):
         evaluator = Evaluator(config, workdir, CHECKPOINT.value)
-        evaluators = [evaluator.on(tasks) for tasks in _sources(config)] or [evaluator]
+        evaluators = [evaluator, *(evaluator.on(tasks) for tasks in others)]
         interruption.begin(lambda: True)  # every episode is kept as it ends
         try:
             results = {

@@ -53,3 +53,14 @@ def test_slices_of_several_benchmarks_go_on_after_a_crash_with_the_episode_that_
     assert len(by_place["locomo", "expert"]["categories"]) > 1, "a slice is spread"
     lines = list((tmp_path / "run" / "evaluation").glob("*.episodes.jsonl"))
     assert len(lines) == 4 and all(len(p.read_text().splitlines()) == 3 for p in lines)
+
+
+def test_other_tasks_are_played_where_the_runs_own_are_not_at_hand(tmp_path):
+    (tmp_path / "small.py").write_text(CONFIG)
+    run_main(
+        evaluate.main, f"--config={tmp_path / 'small.py'}", f"--workdir={tmp_path / 'run'}",
+        "--config.tasks.source=hotpotqa", f"--config.tasks.options.manual_dir={tmp_path}",
+        "--methods=random", "--tasks=2", "--task_source=multihop",
+    )  # fmt: skip
+    (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["results"]
+    assert row["settings"]["tasks"]["name"] == "multihop" and row["tasks"] == 2
