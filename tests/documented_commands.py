@@ -56,8 +56,9 @@ RULES = (
     Rule(r"bash launch/setup\.sh", left_out="launch/check_install.sh and tests/launch run it"),
     Rule(r"source \.venv", left_out="the tests' own environment is used"),
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
+    Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
-    Rule(r"quickstart.* --profile_steps", append=_SMALL, replace=(r"steps=3", "steps=1")),
+    Rule(r"--profile_steps", left_out="tests/training/test_profiling.py; a trace takes a minute"),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),
@@ -65,8 +66,10 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
-    Rule(
-        r"sweep\.py", append=f"{_SMALL} --evaluate=--tasks=2", replace=(r"seeds=0,1,2", "seeds=0")
+    Rule(  # one variant with one seed
+        r"sweep\.py",
+        append=f"{_SMALL} --evaluate=--methods=agemem",
+        replace=(r"--seeds=0,1,2 (--variant=.*) --variant=.*", r"--seeds=0 \1"),
     ),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
