@@ -131,8 +131,8 @@ def render(summary: Summary, metrics: Sequence[str] = ()) -> list[rich_table.Tab
         [name for name in known if name.startswith("r_")],
         [name for name in known if name.startswith("tc/")],
     ]  # fmt: skip
-    seeds = len({run.seed for run in summary.runs})
-    tables = [_table(f"means of {seeds} seeds", estimates, names) for names in groups if names]
+    seeds = ", ".join(map(str, sorted({run.seed for run in summary.runs})))
+    tables = [_table(f"means over seeds {seeds}", estimates, names) for names in groups if names]
     differences = summary.differences()
     title = f"difference to {summary.variants[0]}, seed by seed"
     tables += [_table(title, differences, names) for names in groups if names and differences]
@@ -146,9 +146,7 @@ def _table(
     for name in ("variant", "method"):
         table.add_column(name, no_wrap=True)
     for name in shown:
-        table.add_column(
-            _PERCENT.get(name, name.split("/")[-1].split("_memory")[0]), justify="right"
-        )
+        table.add_column(_title(name), justify="right", no_wrap=True)
     for (variant, method), columns in rows.items():
         table.add_row(variant, method, *(_cell(name, columns.get(name)) for name in shown))
     return table

@@ -70,6 +70,9 @@ def test_the_table_has_every_variant_and_method_and_the_metrics_asked_for(tmp_pa
         for method in ("AgeMem", "AgeMem-noRL"):
             assert [variant, method, "50.0", "2.00"] in lines
     assert ["variant", "method", "J", "Add"] in lines
+    assert [sweeps._title(name) for name in ("tc/Summary_context", "r_memory", "mq")] == [
+        "Summary", "r_memory", "MQ",
+    ]  # fmt: skip
 
 
 def test_values_of_all_seeds_are_written_with_their_estimates(tmp_path):
