@@ -22,7 +22,6 @@ from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.multihop import MultihopSource
 from experiments import scripted_policies
 
-_TASKS = flags.DEFINE_integer("tasks", 200, "How many.", 1)
 _PARTS = (
     "compression", "preventive", "preservation", "storage", "maintenance", "relevance",
 )  # fmt: skip
@@ -68,7 +67,7 @@ def _cell(values: dict[str, float], name: str) -> str:
 def main(argv: Sequence[str]) -> None:
     del argv
     stage = scripted_policies.Stage()
-    source = MultihopSource("test", _TASKS.value)
+    source = MultihopSource("test", flags.FLAGS.tasks)
     tasks = [source[index] for index in range(len(source))]
     policies = (*scripted_policies.UNKNOWN, *scripted_policies.ANSWERING)
     played = {policy.__name__: stage.play(tasks, policy) for policy in policies}
@@ -78,4 +77,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Not where it is imported: other programs have a flag of this name.
+    flags.DEFINE_integer("tasks", 200, "How many.", 1)
     app.run(main)

@@ -66,11 +66,7 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
-    Rule(  # one variant with one seed
-        r"sweep\.py",
-        append=f"{_SMALL} --evaluate=--methods=agemem",
-        replace=(r"--seeds=0,1,2 (--variant=.*) --variant=.*", r"--seeds=0 \1"),
-    ),
+    Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
