@@ -19,6 +19,7 @@ from agemem_jax.models import decoder, loading, tokenizers
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.total import RewardConfig, compute_rewards
+from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
@@ -121,5 +122,7 @@ def test_an_evaluation_measures_and_reports_them(played, tmp_path):
     assert "NaN" not in (tmp_path / "evaluation.json").read_text()
     written = json.loads((tmp_path / "evaluation.json").read_text())["results"]
     assert [row["tasks"] for row in written] == [4, 2]
-    assert len(reports.render_tables(results, "title")) == 3
+    tables = reports.render_tables(results, "title")
+    assert len(tables) == 7  # scores, costs, rewards, two of plays, two of parts
+    assert all(table.row_count == 2 for table in tables), "a row for each, whatever it has"
     assert played[2].task.query in (tmp_path / "trajectories.md").read_text()
