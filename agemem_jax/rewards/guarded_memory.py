@@ -10,13 +10,14 @@ as a full stop, earns a third of the component. Here
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from agemem_jax.protocol.events import Event, ToolEvent
 from agemem_jax.rewards import text_matching
 from agemem_jax.rewards.judges import Judge
 from agemem_jax.rewards.memory_reward import MemoryReward, stage1_entries
 from agemem_jax.rewards.score import Score, mean_of
+from agemem_jax.rollout.memory_changes import memory_changes
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
 
@@ -85,7 +86,7 @@ def maintenance(events: Sequence[Event], task: Task) -> float | None:
     was_stale: set[str] = set()
     was_said: set[str] = set()
     memory: dict[str | None, str] = {}
-    for memory in _memories(events):
+    for _, memory in memory_changes(events):
         was_stale |= _said_stale(memory, task)
         was_said |= {fact for fact in gold if _says(memory, fact)}
     left = {fact for fact in stale if fact in _said_stale(memory, task)}
@@ -95,21 +96,6 @@ def maintenance(events: Sequence[Event], task: Task) -> float | None:
     if not mended + still_open + lost:
         return None
     return max(0, mended - lost) / max(1, mended + still_open)
-
-
-def _memories(events: Sequence[Event]) -> Iterator[dict[str | None, str]]:
-    """The contents by id after each call that changed them; the same dictionary every time."""
-    memory: dict[str | None, str] = {}
-    for event in events:
-        if not isinstance(event, ToolEvent) or not event.ok:
-            continue
-        if event.effect in ("added", "updated"):
-            memory[event.memory_id] = event.content
-        elif event.effect == "deleted":
-            memory.pop(event.memory_id, None)
-        else:
-            continue
-        yield memory
 
 
 def _said_stale(memory: dict[str | None, str], task: Task) -> set[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from agemem_jax.protocol.events import ToolEvent
 from agemem_jax.protocol.parser import call_spans
+from agemem_jax.rollout.memory_changes import memory_changes
 from agemem_jax.rollout.replay import recorded_steps
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training.credit.rule import Episode
@@ -35,19 +36,12 @@ class Operation:
 
 def memory_operations(trajectory: Trajectory) -> list[Operation]:
     """The calls that changed the memory, in order; those that failed or changed nothing do not."""
-    memory: dict[str, str] = {}
+    before: tuple[str, ...] = ()
     operations = []
-    for event in trajectory.events:
-        if not isinstance(event, ToolEvent) or not event.ok:
-            continue
-        before = tuple(memory.values())
-        if event.effect in ("added", "updated"):
-            memory[event.memory_id] = event.content
-        elif event.effect == "deleted":
-            memory.pop(event.memory_id, None)
-        else:
-            continue
-        operations.append(Operation(event, before, tuple(memory.values())))
+    for event, memory in memory_changes(trajectory.events):
+        after = tuple(memory.values())
+        operations.append(Operation(event, before, after))
+        before = after
     return operations
 
 
