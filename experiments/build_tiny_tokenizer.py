@@ -23,7 +23,7 @@ from agemem_jax.protocol import prompts
 from agemem_jax.rollout.tools.registry import tool_table
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.tasks.task import Task
-from agemem_jax.training.demonstrations import PHRASES
+from agemem_jax.training.warmup.demonstrations import PHRASES
 
 _EPISODES = flags.DEFINE_integer("episodes", 4000, "Scripted episodes in the corpus.", 1)
 _VOCABULARY = flags.DEFINE_integer("vocabulary", 1024, "Tokens, special ones included.", 600)

@@ -23,7 +23,7 @@ from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.requests import Generate, Generated
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
-from agemem_jax.training.demonstrations import Imperfection, ScriptedAgent, names_in
+from agemem_jax.training.warmup.demonstrations import Imperfection, ScriptedAgent, names_in
 
 QUICKSTART = EpisodeConfig(
     prompt_style="compact", max_context_tokens=896, max_response_tokens=96, max_summary_tokens=48,

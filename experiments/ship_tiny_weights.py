@@ -15,8 +15,8 @@ from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.models.loading import assets
 from agemem_jax.models.weight_files import save_params
 from agemem_jax.training import components
+from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.policy import restore_weights
-from agemem_jax.training.run_record import read_config
 
 
 def main(argv):

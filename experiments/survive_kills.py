@@ -30,9 +30,9 @@ from absl import flags, logging
 
 from agemem_jax.commands import cli
 from agemem_jax.commands.workdir import WORKDIR
-from agemem_jax.training.checkpoints import Checkpoints
-from agemem_jax.training.metrics import read_metrics
-from agemem_jax.training.run_record import read_config
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.configuration.run_record import read_config
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 
 _ROOT = pathlib.Path(__file__).parents[1]

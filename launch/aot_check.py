@@ -40,7 +40,7 @@ from agemem_jax.planning.advice import START, advise
 from agemem_jax.planning.chips import Topology
 from agemem_jax.planning.footprint import Footprint, Memory, TooLarge, at_start, measure
 from agemem_jax.planning.gpu_program import Work
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 flags.set_default(CONFIG, "qwen2.5_7b_hotpotqa")
 _BACKBONE = flags.DEFINE_string("backbone", None, "Short for --config.backbone.")

@@ -58,7 +58,10 @@ RULES = (
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
     Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
-    Rule(r"--profile_steps", left_out="tests/training/test_profiling.py; a trace takes a minute"),
+    Rule(
+        r"--profile_steps",
+        left_out="test_profiling.py has it; a trace takes a minute",
+    ),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),

@@ -15,7 +15,7 @@ from agemem_jax.rewards.memory_reward import MemoryReward
 from agemem_jax.rewards.penalty import Penalty
 from agemem_jax.rewards.task_reward import TaskReward
 from agemem_jax.tasks.multihop import MultihopTasks
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.credit.broadcast import Broadcast
 from experiments.configs import tiny
 

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from agemem_jax.commands import backbones, export, train
 from agemem_jax.models import loading
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 from tests.small_models import FAMILIES, write_model
 from tests.test_end_to_end import CONFIG, ROOT, run_main
 

@@ -10,7 +10,7 @@ import pytest
 
 from agemem_jax import configs
 from agemem_jax.configs import quickstart as configs_quickstart
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 FOLDER = pathlib.Path(__file__).parent.parent / "experiments" / "configs"
 FILES = sorted(path for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -18,10 +18,10 @@ from absl import flags
 
 from agemem_jax.commands import evaluate, train
 from agemem_jax.evaluation.evaluate import Evaluator
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.interruption import EXIT_STATUS
-from agemem_jax.training.metrics import read_metrics
-from agemem_jax.training.run_record import read_config
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parent.parent

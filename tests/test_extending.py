@@ -21,9 +21,9 @@ from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import EnvironmentGoal, Task
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.credit import registry
-from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.metrics import MetricsWriter, read_metrics
+from agemem_jax.training.monitoring.metrics import MetricsWriter, read_metrics
 from tests.rewards.builders import acted, tool, trajectory
 from tests.rollout.scripted import answer, call, play, tools
 from tests.test_end_to_end import CONFIG, run_main

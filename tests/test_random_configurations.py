@@ -18,7 +18,7 @@ import pytest
 
 from agemem_jax.commands import cli
 from agemem_jax.tasks.hotpotqa import builder
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.trainer import Trainer
 from tests import random_configurations
 

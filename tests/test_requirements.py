@@ -101,7 +101,7 @@ def test_an_extra_is_imported_by_nothing_but_the_part_that_it_is_for(extra):
     assert packages and packages == set(of_wheel(extra)) - set(of_wheel())
     allowed = ("agemem_jax/environments/", "agemem_jax/tasks/", "agemem_jax/rewards/locomo_f1.py")
     if extra == "wandb":
-        allowed = ("agemem_jax/training/sinks/wandb.py",)
+        allowed = ("agemem_jax/training/monitoring/sinks/wandb.py",)
     for name, path in distributions().items():
         assert name not in packages or path.startswith(allowed), (name, path)
 

@@ -7,7 +7,8 @@ from agemem_jax.configs import quickstart
 from agemem_jax.models.decoder import Weights
 from agemem_jax.protocol.events import FormatEvent, ToolEvent
 from agemem_jax.rollout.driver import Rollout
-from agemem_jax.training import components, run_config
+from agemem_jax.training import components
+from agemem_jax.training.configuration import run_config
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from agemem_jax import configs
-from agemem_jax.training import config_doors
+from agemem_jax.training.configuration import doors
 
 _MODULE = "agemem_run_config"  # the name of the module that a file becomes
 
@@ -53,7 +53,7 @@ class _Parser(flags.ArgumentParser):
             raise OSError(f"--config={text}: get_config() must return a ConfigDict.")
         given = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
         try:
-            config_doors.follow_names(config, _given(given))
+            doors.follow_names(config, _given(given))
         except ValueError as error:
             raise OSError(str(error)) from error
         _check_overrides(config, given)

@@ -36,11 +36,11 @@ from agemem_jax.evaluation.records import Record, Records
 from agemem_jax.methods.registry import COMPARED, METHODS, Method, find_methods
 from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.tasks.registry import SOURCES, TaskConfig
-from agemem_jax.training import run_config, run_record
+from agemem_jax.training.configuration import run_config, run_record
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.interruption import Interruption
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.policy import describe_weights
-from agemem_jax.training.run_config import RunConfig
 
 _METHODS = flags.DEFINE_list(
     "methods", None, "Methods to compare, in this order, each by name or package.module:attribute; "

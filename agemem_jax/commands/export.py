@@ -17,8 +17,8 @@ from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.models import decoder, hf_export
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.training import components
+from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.policy import describe_weights, restore_weights
-from agemem_jax.training.run_record import read_config
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write the LoRA matrices as a PEFT adapter.")

@@ -18,9 +18,9 @@ from agemem_jax.commands import accelerator, cli
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.interruption import Interruption
-from agemem_jax.training.profiling import parse_steps
+from agemem_jax.training.monitoring.profiling import parse_steps
 from agemem_jax.training.program import train
 
 _PROFILE = flags.DEFINE_string(

@@ -9,7 +9,7 @@ judge. The model follows the tool protocol from its prompt, so there is no warm-
 paper reports J 45.36 before and 54.44 after reinforcement learning (table 2).
 """
 
-from agemem_jax.training import config_doors, run_config
+from agemem_jax.training.configuration import doors, run_config
 
 
 def get_config():
@@ -20,7 +20,7 @@ def get_config():
     config.model.remat = True
     config.model.lora_rank = 32
     config.model.lora_alpha = 64.0
-    config_doors.use_tasks(config, "hotpotqa")
+    doors.use_tasks(config, "hotpotqa")
     config.tasks.eval_size = 500
     config.memory.embedder = "minilm"
     config.judge.kind = "llm"

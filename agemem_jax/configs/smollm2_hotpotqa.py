@@ -8,7 +8,7 @@ FOLDER holds the official JSON files of the distractor setting; without the flag
 downloaded. Memory and context filter use all-MiniLM-L6-v2.
 """
 
-from agemem_jax.training import config_doors, run_config
+from agemem_jax.training.configuration import doors, run_config
 
 
 def get_config():
@@ -16,7 +16,7 @@ def get_config():
     config.backbone = "smollm2-135m"
     config.model.lora_rank = 16
     config.model.lora_alpha = 32.0
-    config_doors.use_tasks(config, "hotpotqa", num_distractors=1, max_words=40)
+    doors.use_tasks(config, "hotpotqa", num_distractors=1, max_words=40)
     config.tasks.eval_size = 100
     config.memory.embedder = "minilm"
 

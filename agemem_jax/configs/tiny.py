@@ -1,6 +1,6 @@
 """What the configurations of the tiny backbone share: shapes, budgets, rewards."""
 
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 
 def get_config():

@@ -11,12 +11,12 @@ for whoever turns until the ball is seen, and few for whoever guesses.
 """
 
 from agemem_jax.configs import tiny
-from agemem_jax.training import config_doors
+from agemem_jax.training.configuration import doors
 
 
 def get_config():
     config = tiny.get_config()
-    config_doors.use_tasks(
+    doors.use_tasks(
         config, "babyai", levels=("BabyAI-GoToRedBallNoDists-v0",), size=4000, experiences=1,
         distractors=0, max_steps=4,
     )  # fmt: skip

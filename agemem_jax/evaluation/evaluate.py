@@ -26,9 +26,10 @@ from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import TaskSource
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import Task
-from agemem_jax.training import components, run_record
+from agemem_jax.training import components
+from agemem_jax.training.configuration import run_record
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.policy import describe_weights, restore_weights
-from agemem_jax.training.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from rich.console import Console
 from scipy import stats
 
 from agemem_jax.rewards.estimates import Estimate
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 
 # Of these means the table has percentages; all others are numbers.
 _PERCENT = {"j": "J", "f1": "F1", "success": "success", "progress": "progress", "mq": "MQ"}

@@ -29,8 +29,8 @@ from agemem_jax.planning import gpu_target
 from agemem_jax.planning.chips import Topology
 from agemem_jax.rollout import decoding
 from agemem_jax.training import components, train_state, update
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.packing import Batch
-from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.train_state import TrainState
 
 FUNCTIONS = ("prefill", "decode", "score", "update")

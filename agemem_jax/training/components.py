@@ -31,7 +31,7 @@ from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import TaskSource
 from agemem_jax.tasks.task import Goal, Task
 from agemem_jax.training import train_state
-from agemem_jax.training.run_config import ModelConfig, RunConfig
+from agemem_jax.training.configuration.run_config import ModelConfig, RunConfig
 
 
 def build_backbone(

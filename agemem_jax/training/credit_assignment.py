@@ -19,11 +19,11 @@ from agemem_jax.rollout.driver import Rollout
 from agemem_jax.rollout.replay import recorded_steps, without_replayed
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training.advantages import group_advantages
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.credit import registry
 from agemem_jax.training.credit.rule import Branches, Credit, Episode, Group
 from agemem_jax.training.faults import Faults
-from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.throughput import Stopwatch
+from agemem_jax.training.monitoring.throughput import Stopwatch
 
 # Apart from the places of tasks in an iteration and from steps, whose keys come of the same ones.
 _BRANCH_STREAM = 0x6272616E

@@ -4,7 +4,7 @@ import dataclasses
 
 from agemem_jax.rewards.registry import RewardConfig
 from agemem_jax.rollout.episode_config import EpisodeConfig
-from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.configuration.run_config import RunConfig
 
 WARMUP = "warmup"
 

@@ -18,9 +18,9 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import arrays, processes
 from agemem_jax.parallel.mesh import batch_shards
 from agemem_jax.training import packing, pieces, train_state, update
+from agemem_jax.training.configuration.run_config import RunConfig
+from agemem_jax.training.monitoring.throughput import Stopwatch, Work
 from agemem_jax.training.packing import Batch
-from agemem_jax.training.run_config import RunConfig
-from agemem_jax.training.throughput import Stopwatch, Work
 from agemem_jax.training.train_state import TrainState
 
 _UNITS = {

@@ -20,8 +20,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 
+from agemem_jax.training.configuration.grpo_config import NORMALISATIONS
 from agemem_jax.training.credit.rule import Credit
-from agemem_jax.training.grpo_config import NORMALISATIONS
 from agemem_jax.training.pieces import (
     Extent,
     HasSegments,

@@ -14,9 +14,9 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import Backbone
 from agemem_jax.parallel import arrays
 from agemem_jax.training import curriculum, train_state, warm_start
-from agemem_jax.training.checkpoint_parts import CheckpointInfo
-from agemem_jax.training.checkpoints import Checkpoints
-from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.checkpoints.parts import CheckpointInfo
+from agemem_jax.training.configuration.run_config import RunConfig
 
 
 def restore_weights(

@@ -5,11 +5,12 @@ import os
 from absl import logging
 from etils import epath
 
-from agemem_jax.training import curriculum, run_record
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training import curriculum
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.checkpoints.position import Position
+from agemem_jax.training.configuration import run_record
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.interruption import Interruption
-from agemem_jax.training.position import Position
-from agemem_jax.training.run_config import RunConfig
 from agemem_jax.training.trainer import Trainer
 
 

@@ -16,8 +16,8 @@ from agemem_jax.parallel import processes
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training.advantages import zero_variance
-from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.throughput import Stopwatch
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
+from agemem_jax.training.monitoring.throughput import Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,32 +31,27 @@ from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.pipeline import task_iterator
-from agemem_jax.training import (
-    components,
-    curriculum,
-    run_record,
-    throughput,
-    train_state,
-    warm_start,
-)
-from agemem_jax.training.banner import banner
-from agemem_jax.training.checkpoint_parts import SaveFailed
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training import components, curriculum, train_state, warm_start
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.checkpoints.parts import SaveFailed
+from agemem_jax.training.checkpoints.position import Position
+from agemem_jax.training.checkpoints.saver import Saver
+from agemem_jax.training.configuration import run_record
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.credit_assignment import CreditAssignment, Credited
 from agemem_jax.training.faults import Faults
 from agemem_jax.training.interruption import Interrupted, Interruption
 from agemem_jax.training.learner import Learner, Outcome
-from agemem_jax.training.metrics import MetricsWriter
-from agemem_jax.training.position import Position
+from agemem_jax.training.monitoring import throughput
+from agemem_jax.training.monitoring.banner import banner
+from agemem_jax.training.monitoring.metrics import MetricsWriter
+from agemem_jax.training.monitoring.summary import summarise, with_judge_counts
+from agemem_jax.training.monitoring.throughput import Stopwatch
+from agemem_jax.training.monitoring.validation import PhaseStopped
+from agemem_jax.training.monitoring.watch import Watch
 from agemem_jax.training.resampling import sample_groups
 from agemem_jax.training.rollout_weights import rollout_weights
-from agemem_jax.training.run_config import RunConfig
-from agemem_jax.training.saver import Saver
-from agemem_jax.training.summary import summarise, with_judge_counts
-from agemem_jax.training.throughput import Stopwatch
-from agemem_jax.training.validation import PhaseStopped
-from agemem_jax.training.warmup import play_demonstrations
-from agemem_jax.training.watch import Watch
+from agemem_jax.training.warmup.corpus import play_demonstrations
 
 
 class Trainer:

@@ -22,7 +22,7 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.models.log_probs import token_log_probs
 from agemem_jax.parallel import rules
 from agemem_jax.parallel.mesh import use
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.loss import grpo_loss, means_of, sft_loss
 from agemem_jax.training.packing import Batch
 from agemem_jax.training.train_state import (

@@ -25,10 +25,11 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.models.loading import Backbone
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.parallel import arrays
-from agemem_jax.training import run_record, train_state
-from agemem_jax.training.checkpoint_parts import CheckpointInfo
-from agemem_jax.training.checkpoint_reader import CheckpointReader
-from agemem_jax.training.run_config import RunConfig
+from agemem_jax.training import train_state
+from agemem_jax.training.checkpoints.parts import CheckpointInfo
+from agemem_jax.training.checkpoints.reader import CheckpointReader
+from agemem_jax.training.configuration import run_record
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.train_state import TrainState
 
 # What must be as it was, so that matrices and parameters mean what they meant.

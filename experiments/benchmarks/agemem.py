@@ -14,9 +14,10 @@ import numpy as np
 from agemem_jax.configs import quickstart, smollm2_hotpotqa
 from agemem_jax.rollout.player import Player, group_rollouts
 from agemem_jax.rollout.trajectory import Segment, Trajectory
-from agemem_jax.training import components, packing, run_config, train_state, update
+from agemem_jax.training import components, packing, train_state, update
+from agemem_jax.training.configuration import run_config
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.policy import restore_weights
-from agemem_jax.training.run_config import RunConfig
 from experiments.benchmarks.options import Options
 from experiments.benchmarks.timing import Case, Timing, interleaved, measure
 

@@ -22,7 +22,7 @@ from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
 from agemem_jax.rollout.recorder import SegmentRecorder
 from agemem_jax.training import packing, train_state, update
 from agemem_jax.training.advantages import group_advantages
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.packing import PackingConfig
 from agemem_jax.training.train_state import OptimizerConfig
 from experiments.benchmarks import shapes

@@ -8,7 +8,7 @@ from absl import flags
 from agemem_jax import configs
 from agemem_jax.commands import config_flag, train  # noqa: F401  # the flags
 from agemem_jax.configs import quickstart, tiny_warmup
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 OWN = """
 from agemem_jax.configs import tiny

@@ -15,7 +15,7 @@ from agemem_jax.rewards.estimates import Estimate, bootstrap, bootstrap_together
 from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.rollout.trajectory import Trajectory
-from agemem_jax.training.summary import summarise
+from agemem_jax.training.monitoring.summary import summarise
 from tests.rewards.builders import TASK, add, answer, retrieve, tool, trajectory
 
 

@@ -18,10 +18,10 @@ from jax.experimental import multihost_utils
 from agemem_jax.commands import cli
 from agemem_jax.configs import tiny
 from agemem_jax.parallel import processes
-from agemem_jax.training import run_config
 from agemem_jax.training import trainer as trainer_lib
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.interruption import Interrupted, Interruption
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 
 

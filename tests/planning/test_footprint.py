@@ -9,7 +9,7 @@ from agemem_jax.planning import ahead_of_time, gpu_target
 from agemem_jax.planning.ahead_of_time import Job
 from agemem_jax.planning.chips import Topology
 from agemem_jax.planning.footprint import measure
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 pytestmark = pytest.mark.skipif(
     not gpu_target.is_installed(),

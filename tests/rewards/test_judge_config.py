@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from agemem_jax.rewards.judge_config import JudgeConfig, LLMJudgeConfig
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.rewards.overlong import Overlong
 from agemem_jax.rewards.total import RewardConfig, compute_rewards
 from agemem_jax.rollout.trajectory import Segment
-from agemem_jax.training import config_doors, run_config
+from agemem_jax.training.configuration import doors, run_config
 from tests.rewards.builders import trajectory
 
 
@@ -53,7 +53,7 @@ def test_an_episode_without_a_response_is_not_punished():
 def test_a_run_that_adds_it_has_its_limit_from_the_episode_and_its_value_in_the_reward():
     config = run_config.default_config()
     config.episode.max_response_tokens = 100
-    config_doors.add_reward(config, "overlong", "overlong", weight=0.5, buffer=40)
+    doors.add_reward(config, "overlong", "overlong", weight=0.5, buffer=40)
     rewards = run_config.build(config).rewards
     assert rewards.components["overlong"].options == {"buffer": 40, "limit": 100}
     (reward,) = compute_rewards([played([80, 10])], rewards, OfflineJudge())
@@ -78,7 +78,7 @@ def test_a_wrong_buffer_is_refused_by_its_name(options, told):
     config = run_config.default_config()
     config.episode.max_response_tokens = 100
     with pytest.raises(ValueError, match="overlong") as error:
-        config_doors.add_reward(config, "overlong", "overlong", **options)
+        doors.add_reward(config, "overlong", "overlong", **options)
         run_config.build(config)
     assert f"rewards.components.overlong.options.{told}" in str(error.value)
 

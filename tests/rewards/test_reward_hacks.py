@@ -10,7 +10,7 @@ from agemem_jax.protocol.events import ToolEvent
 from agemem_jax.rewards.guarded_context import GuardedContext
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
-from agemem_jax.training.demonstrations import names_in
+from agemem_jax.training.warmup.demonstrations import names_in
 from experiments import reward_hacks, scripted_policies
 from experiments.scripted_policies import Hoarder, Honest, HonestWithDummies, Mute, call
 

@@ -6,7 +6,7 @@ import threading
 
 import jax
 
-from agemem_jax.training import run_config
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.interruption import Interruption
 from experiments.configs import tiny
 

@@ -10,7 +10,8 @@ from agemem_jax.parallel import processes
 from agemem_jax.rewards.judge_config import JudgeConfig
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.tasks.task import EnvironmentGoal, Task
-from agemem_jax.training import components, run_config
+from agemem_jax.training import components
+from agemem_jax.training.configuration import run_config
 from tests.rewards.endpoint import RIGHT, WRONG, Endpoint, always
 
 

@@ -11,11 +11,11 @@ from agemem_jax.rewards.total import Reward
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training import credit_assignment
 from agemem_jax.training.advantages import group_advantages
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.credit.rule import Branches, Credit, Span
 from agemem_jax.training.credit_assignment import CreditAssignment
 from agemem_jax.training.faults import FaultConfig, Faults, TrainingFault
-from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.throughput import Stopwatch
+from agemem_jax.training.monitoring.throughput import Stopwatch
 from tests.rewards.builders import TASK
 from tests.training.credit.builders import decode, trajectory
 

@@ -10,7 +10,7 @@ from absl import logging
 from tensorboardX.proto.event_pb2 import Event
 
 from agemem_jax.training.credit_assignment import Credited
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 from tests.training.small_job import small_config, with_larger_caches
 

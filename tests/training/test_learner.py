@@ -10,12 +10,14 @@ import pytest
 from agemem_jax.models import decoder, flops
 from agemem_jax.planning import chips
 from agemem_jax.rollout.generation import EngineConfig
-from agemem_jax.training import banner, run_config, throughput, train_state, update
+from agemem_jax.training import train_state, update
+from agemem_jax.training.configuration import run_config
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.faults import FaultConfig, Faults
-from agemem_jax.training.grpo_config import GRPOConfig
 from agemem_jax.training.learner import Learner, over_updates
+from agemem_jax.training.monitoring import banner, throughput
+from agemem_jax.training.monitoring.throughput import Stopwatch, Work
 from agemem_jax.training.packing import PackingConfig, pack, split
-from agemem_jax.training.throughput import Stopwatch, Work
 from agemem_jax.training.train_state import OptimizerConfig
 from tests.training.test_update import ADVANTAGES, make_trajectories
 

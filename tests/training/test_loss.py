@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.loss import grpo_loss, kl_penalty, sft_loss
 
 ROWS, TARGETS = 2, 7

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.loss import corrections, grpo_loss, means_of
 
 STEP_IDS = np.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 0, 0]])

@@ -14,8 +14,8 @@ from agemem_jax.training.interruption import Interrupted
 from agemem_jax.training.train_state import OptimizerConfig
 from agemem_jax.training.trainer import Trainer
 from tests import small_models
+from tests.training.checkpoints.test_checkpoints import truncate
 from tests.training.small_job import PeakOfLiveBytes, StopAt, live_bytes, small_config
-from tests.training.test_checkpoints import truncate
 
 # Master weights, Adam's two averages and a reference, and a little for all that is small.
 MOST = 4.2

@@ -8,9 +8,9 @@ import pytest
 
 from agemem_jax.rollout.player import group_rollouts
 from agemem_jax.training import resampling
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
+from agemem_jax.training.monitoring.throughput import Stopwatch
 from agemem_jax.training.resampling import have_variance, sample_groups
-from agemem_jax.training.throughput import Stopwatch
 
 EQUAL, DIFFERENT, FAILED = (1.0, 1.0), (0.0, 1.0), (None, 1.0)
 

@@ -26,10 +26,10 @@ from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training import packing, train_state, update
 from agemem_jax.training.advantages import group_advantages
-from agemem_jax.training.demonstrations import Imperfection, ScriptBackend
-from agemem_jax.training.grpo_config import GRPOConfig
-from agemem_jax.training.summary import summarise
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
+from agemem_jax.training.monitoring.summary import summarise
 from agemem_jax.training.train_state import OptimizerConfig
+from agemem_jax.training.warmup.demonstrations import Imperfection, ScriptBackend
 
 OPTIMIZER = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1)
 PACKING = packing.PackingConfig(row_lengths=(512,), rows=1, max_microbatches=4)

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from agemem_jax.training import run_config
 from agemem_jax.training import trainer as trainer_lib
+from agemem_jax.training.configuration import run_config
 from agemem_jax.training.interruption import Interrupted, Interruption
-from agemem_jax.training.metrics import read_metrics
+from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
 from tests.training.small_job import small_config
 

@@ -15,7 +15,7 @@ from agemem_jax.models import decoder
 from agemem_jax.models.log_probs import token_log_probs
 from agemem_jax.rollout.trajectory import Segment
 from agemem_jax.training import train_state, update
-from agemem_jax.training.grpo_config import GRPOConfig
+from agemem_jax.training.configuration.grpo_config import GRPOConfig
 from agemem_jax.training.loss import grpo_loss
 from agemem_jax.training.packing import PackingConfig, pack
 from agemem_jax.training.train_state import OptimizerConfig

@@ -10,8 +10,9 @@ import pytest
 import safetensors.numpy
 
 from agemem_jax.models import adapter_import, decoder, hf_export
-from agemem_jax.training import components, policy, run_record, train_state, warm_start
-from agemem_jax.training.checkpoints import Checkpoints
+from agemem_jax.training import components, policy, train_state, warm_start
+from agemem_jax.training.checkpoints.checkpoints import Checkpoints
+from agemem_jax.training.configuration import run_record
 from tests.training.small_job import small_config
 
 

@@ -23,8 +23,9 @@ from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.player import Player, group_rollouts
 from agemem_jax.rollout.requests import Generate, Generated
-from agemem_jax.training import components, run_config
-from agemem_jax.training.demonstrations import Imperfection, ScriptBackend
+from agemem_jax.training import components
+from agemem_jax.training.configuration import run_config
+from agemem_jax.training.warmup.demonstrations import Imperfection, ScriptBackend
 from experiments.benchmarks.accelerator import device_time, generation
 from experiments.benchmarks.accelerator.sizes import Sizes
 from experiments.benchmarks.timing import Case, Timing

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: what is saved, when, where, and how it is read back."""

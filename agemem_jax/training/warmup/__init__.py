@@ -1,0 +1,1 @@
+"""The warm-up: demonstrations of a scripted agent that the policy imitates first."""
