@@ -315,13 +315,14 @@ def test_a_record_of_rounded_rollouts_goes_on_with_what_they_recorded(changes, e
 
 
 def test_options_of_another_part_are_not_told_one_by_one(tmp_path):
+    here = f"{__name__}:source"
     run_record.write(BASE, tmp_path, 0)
     with pytest.raises(
         ValueError,
-        match='tasks.source is "multihop" there and "tests.training.test_run_record:source" now; ',
+        match=f'tasks.source is "multihop" there and "{here}" now; ',
     ):
         run_record.check(
-            dataclasses.replace(BASE, tasks=TaskConfig("tests.training.test_run_record:source")),
+            dataclasses.replace(BASE, tasks=TaskConfig(here)),
             tmp_path,
         )
 
