@@ -16,8 +16,8 @@ from agemem_jax.parallel.mesh import MeshConfig
 from tests.parallel.small_run import small_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MESHES = [[8, 1, 1], [1, 8, 1], [2, 2, 2], [1, 2, 4]]
-LOOPED = [[1, 8, 1], [2, 2, 2]]
+MESHES = [[8, 1, 1], [2, 2, 2]]
+LOOPED = [[1, 2, 4]]
 TWO_PROCESSES = [2, 2, 2]
 
 
