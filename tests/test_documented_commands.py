@@ -53,6 +53,7 @@ def environment(home: pathlib.Path) -> dict[str, str]:
         "HOME": str(home),
         "AGEMEM_VENV": "none",
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling takes longest
         # Models and compiled programs are fetched and made once, not for every test.
         "AGEMEM_CACHE": str(weights_cache.cache_directory()),
     }

@@ -22,8 +22,14 @@ TWO_PROCESSES = [2, 2, 2]
 
 
 def environment(devices):
-    devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    return os.environ | devices | {"PYTHONPATH": str(ROOT)}
+    """Of a process with so many devices; compiling takes longest, so machine code is left plain."""
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
+    }
+    return os.environ | settings
 
 
 def start(devices, settings):
