@@ -70,7 +70,8 @@ class Evaluator:
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, tasks=tasks)
         source = tasks.load(tasks.held_out_split)
-        other._player = self._player.playing(components.goals_of(source))
+        past = components.past_tasks(tasks)
+        other._player = self._player.playing(components.goals_of(source), past)
         other._tasks = _held_out(source, other.config)
         return other
 
