@@ -110,7 +110,7 @@ SEARCH = ToolSpec(
     name="Search_history",
     target="other",
     parameters=(
-        Parameter("query", str, True, "Words to look for; the rarer they are, the more they count."),
+        Parameter("query", str, True, "Words to look for; rare ones count most."),
         Parameter(
             "top_k", int, False, f"How many passages, 1 to {MAX_TOP_K}.", default=3,
             minimum=1, maximum=MAX_TOP_K,

@@ -135,6 +135,7 @@ def past_tasks(tasks: TaskConfig) -> Callable[[], TaskSource]:
     """Gives the training split, which is loaded when it is first asked for."""
     return functools.cache(functools.partial(tasks.load, "train"))
 
+
 def check_memory(config: RunConfig, model: DecoderConfig, width: int) -> None:
     """Compares what episodes hold with the memory of this process's devices.
 
