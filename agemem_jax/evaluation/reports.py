@@ -46,8 +46,10 @@ def render_tables(
     narrow = len(shown) > 3
     scores = _table(title, ("tasks", *(_SCORES[name] for name in shown)))
     tools = sorted({tool for m in results.values() for tool in m.tc})
-    costs = _table("tokens (TN) and tool calls (TC) per task",
-                   ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))  # fmt: skip
+    tools, further = tools[:6], tools[6:]  # as many as a terminal has room for
+    title = "tokens (TN) and tool calls (TC) per task"
+    costs = _table(title, ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))
+    others = _table(title, tuple(tool.split("_")[0] for tool in further))
     terms = list(dict.fromkeys(n for m in results.values() for n in m.estimates if n[:2] == "r_"))
     rewards = _table("rewards", ("total", *(name[2:] for name in terms)))
     for name, m in results.items():
@@ -56,6 +58,7 @@ def render_tables(
             name, _mean(m, "reward"), _mean(m, "tn", 0), f"{sum(m.tc.values()):.2f}",
             *(f"{m.tc.get(tool, 0.0):.2f}" for tool in tools),
         )  # fmt: skip
+        others.add_row(name, *(f"{m.tc.get(tool, 0.0):.2f}" for tool in further))
         rewards.add_row(name, _mean(m, "reward"), *(_mean(m, term) for term in terms))
     failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
     remarks = [f"J by {judge}{_first_prompt(results)}."] if judge != "offline" else []
@@ -63,6 +66,7 @@ def render_tables(
     scores.caption = " ".join(remarks) or None
     return [
         scores, *_judged(results, judge), *_by_category(results), costs,
+        *([others] if further else []),
         *_means(results, "contexts and errors per task", _PLAYS), *hygiene_tables(results),
         rewards, *_parts(results),
     ]  # fmt: skip
@@ -204,10 +208,15 @@ def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table
 def _by_category(results: Mapping[str, Measures]) -> list[rich_table.Table]:
     if not any(m.categories for m in results.values()):
         return []
-    table = _table("J, or success, by category", tuple(results), first="category")
-    for category in dict.fromkeys(name for m in results.values() for name in m.categories):
-        table.add_row(category, *(_main(m.categories.get(category, {})) for m in results.values()))
-    return [table]
+    titles, tables = list(results), []
+    for start in range(0, len(titles), 4):
+        shown = titles[start : start + 4]
+        table = _table("J, or success, by category", shown, first="category")
+        for category in dict.fromkeys(name for m in results.values() for name in m.categories):
+            found = (results[title].categories.get(category, {}) for title in shown)
+            table.add_row(category, *map(_main, found))
+        tables.append(table)
+    return tables
 
 
 def _main(estimates: Mapping[str, Estimate]) -> str:

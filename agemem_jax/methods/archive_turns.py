@@ -37,7 +37,7 @@ class ArchiveTurns:
       first: whether the `episode.top_k` entries nearest to the goal are shown with it.
     """
 
-    title: str = "Archive of turns"
+    title: str = "Turn archive"
     trained: bool = False
     turns: int = 4
     first: bool = True
@@ -53,7 +53,7 @@ class ArchiveTurns:
 
 
 ARCHIVE_TURNS = ArchiveTurns()
-ARCHIVE_TURNS_RL = ArchiveTurns("Archive of turns, RL", trained=True)
+ARCHIVE_TURNS_RL = ArchiveTurns("Turn archive, RL", trained=True)
 
 
 class ArchiveEpisode(Listening):

@@ -64,10 +64,9 @@ answer_prompt = GRADED  # what is asked where nobody asks for another
 
 # In place of the texts of an item, where a prompt is shown.
 _BLANK = AnswerItem("QUESTION", "EXPECTED ANSWER", "ANSWER")
-_BLANK_ENTRY = StorageItem("QUESTION", "EXPECTED ANSWER", "NOTE", ("FACTS",), ("STALE FACTS",))
-_BLANK_ENTRIES = EntriesItem(
-    "QUESTION", "EXPECTED ANSWER", ("NOTES",), ("FACTS",), ("STALE FACTS",)
-)
+_FACTS = {"supporting_facts": ("FACTS",), "stale_facts": ("STALE FACTS",)}
+_BLANK_ENTRY = StorageItem("QUESTION", "EXPECTED ANSWER", "NOTE", **_FACTS)
+_BLANK_ENTRIES = EntriesItem("QUESTION", "EXPECTED ANSWER", ("NOTES",), **_FACTS)
 
 
 def find_prompt(name: str) -> AnswerPrompt:
