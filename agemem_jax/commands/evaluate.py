@@ -10,8 +10,9 @@ where there is none, the configuration that --config names: then it evaluates th
 it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
 --judge.base_url=... --judge.model=...  Other tasks than the run's are played with --task_source, as
 often as there are such; with the weights of another checkpoint than the newest with --checkpoint.
-Prints tables and writes evaluation.json, evaluation.csv,
-learning_curve.png and trajectories.md.
+Prints tables and writes them into evaluation.md, all means into
+evaluation.json and evaluation.csv, learning_curve.png and trajectories.md. An LLM judge is asked
+by every prompt of --judge.prompts, and about wrong answers as well (docs/metrics.md).
 
 Results are kept by method and settings in the folder evaluation/ of the work directory, each
 episode as it ends: the same command goes on with what is missing, whatever ended the one before
@@ -34,6 +35,7 @@ from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
 from agemem_jax.methods.registry import COMPARED, METHODS, Method, find_methods
+from agemem_jax.rewards.judge_prompts import ANSWER_PROMPTS
 from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.tasks.registry import SOURCES, TaskConfig
 from agemem_jax.training.configuration import run_config, run_record
@@ -58,6 +60,12 @@ _JUDGE = {
     "kind": flags.DEFINE_enum("judge.kind", None, ["offline", "llm"], "Default: the run's."),
     "base_url": flags.DEFINE_string("judge.base_url", None, "Default: the run's."),
     "model": flags.DEFINE_string("judge.model", None, "Default: the run's."),
+    "prompts": flags.DEFINE_list(
+        "judge.prompts",
+        None,
+        "By which an LLM judge is asked about answers; the first gives J. "
+        f"There are {', '.join(ANSWER_PROMPTS.names)}; default: the run's.",
+    ),
     "required": flags.DEFINE_bool("judge.required", None, "Default: the run's."),
 }
 _SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories.md.", 0)
@@ -89,17 +97,21 @@ def main(argv):
             }
         finally:
             evaluator.close()
-    for title, measures in results.items():
-        for table in reports.render_tables(measures, title, config.judge.title):
-            rich.print(table)
-    if len(results) > 1:
-        rich.print(reports.render_overview(results))
+    tables = [
+        table
+        for title, measures in results.items()
+        for table in reports.render_tables(measures, title, config.judge.title)
+    ]
+    tables += [reports.render_overview(results)] if len(results) > 1 else []
+    for table in tables:
+        rich.print(table)
+    reports.write_tables(workdir / "evaluation.md", tables)
     if (workdir / "metrics.jsonl").exists():
         metrics = read_metrics(workdir / "metrics.jsonl")
         reports.write_learning_curve(
             workdir / "learning_curve.png", metrics, tuple(config.rewards.components)
         )
-    rich.print(f"Wrote evaluation.json, .csv, trajectories.md and the curve to {workdir}")
+    rich.print(f"Wrote evaluation.json, .csv, .md, trajectories.md and the curve to {workdir}")
 
 
 def _title(config: RunConfig) -> str:
@@ -132,6 +144,8 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
         evaluation = dataclasses.replace(config.evaluation, temperature=_TEMPERATURE.value)
         config = dataclasses.replace(config, evaluation=evaluation)
     changes = {name: flag.value for name, flag in _JUDGE.items() if flag.value is not None}
+    if "prompts" in changes:
+        changes["prompts"] = tuple(changes["prompts"])
     config = dataclasses.replace(config, judge=dataclasses.replace(config.judge, **changes))
     return config, recorded is not None
 

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from absl import logging
 
+from agemem_jax.evaluation.hygiene import hygiene_rows
+from agemem_jax.evaluation.judging import judged_rows
 from agemem_jax.evaluation.metrics import Measures, measure
 from agemem_jax.evaluation.records import Episodes
 from agemem_jax.methods.registry import Method
@@ -70,7 +72,8 @@ class Evaluator:
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, tasks=tasks)
         source = tasks.load(tasks.held_out_split)
-        other._player = self._player.playing(components.goals_of(source))
+        past = components.past_tasks(tasks)
+        other._player = self._player.playing(components.goals_of(source), past)
         other._tasks = _held_out(source, other.config)
         return other
 
@@ -98,6 +101,7 @@ class Evaluator:
             "temperature": config.evaluation.temperature,
             "seed": config.evaluation.seed,
             "judge": config.judge.title,
+            **self._prompts(),
             "backbone": config.backbone,
             "training_seed": config.seed,
             "configuration": hashlib.blake2b(
@@ -107,6 +111,13 @@ class Evaluator:
                 config, self.workdir, trained=method.trained, checkpoint=self._checkpoint
             ),
         }
+
+    def _prompts(self) -> dict[str, Any]:
+        """Which wordings an LLM judge is asked by."""
+        if self.config.judge.kind == "offline":
+            return {}
+        prompts = self._judge.description()["prompts"]
+        return {"judge_prompts": {name: prompt["id"] for name, prompt in prompts.items()}}
 
     def run(
         self, method: Method, episodes: Episodes, check: Callable[[], None] = lambda: None
@@ -144,10 +155,15 @@ class Evaluator:
         trajectories, faults = split_failed(played, method.title)
         rewards = compute_rewards(trajectories, config.rewards, self._judge)
         qualities = memory_qualities(trajectories, self._judge)
+        judged = judged_rows(trajectories, self._judge, config.evaluation.wrong_answers)
+        hygiene = hygiene_rows(trajectories)
         measures = measure(
-            trajectories, rewards, qualities, config.evaluation.bootstrap_samples, len(faults)
+            trajectories, rewards, qualities, config.evaluation.bootstrap_samples, len(faults),
+            [{**a, **b} for a, b in zip(judged, hygiene, strict=True)],
+        )  # fmt: skip
+        measures = dataclasses.replace(
+            measures, judge=self._judge.take_counts(), judged_by=self._judge.description()
         )
-        measures = dataclasses.replace(measures, judge=self._judge.take_counts())
         return Played(measures, trajectories, rewards, faults)
 
 

@@ -4,10 +4,12 @@ J, MQ, TN and TC, and of environments success, progress and grounding as AgentBo
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from agemem_jax.protocol.events import UnaskedEditEvent
 from agemem_jax.rewards import answer_f1, measures
 from agemem_jax.rewards.estimates import Estimate, bootstrap_together
 from agemem_jax.rewards.total import Reward
@@ -23,12 +25,15 @@ class Measures:
       tasks: how many were played to their end; all means are over these.
       estimates: means by name, each over the tasks that have it:
         `j`, judge score of the answers, in [0, 1], and `f1`, their F1 as the data set counts
-        it; no answer counts 0 (questions);
+        it; no answer counts 0 (questions); what `judging.judged_rows` says of them;
         `success`, `progress`, `grounding`, see `rewards.measures` (environments);
         `mq`, stored memories against the gold supporting facts, by the judge, in [0, 1] (tasks
         with such facts);
         `reward`, the total, `r_NAME`, every component of it, and `part_NAME`, what components
         are made of;
+        `memory_NAME`, the state of the final memory (`hygiene.hygiene_rows`);
+        `unasked_NAME`, messages that the method itself took out of the context, by what became of
+        them (`UnaskedEditEvent`);
         `tn`, mean prompt tokens of a generation; `context_share`, `context_share_max`,
         `idle_edits`, `format_errors` and `steps`, see `rewards.measures.of_play`;
         `tc_TOOL`, calls of each tool, and `failed_share`, the share of a task's calls that failed.
@@ -38,6 +43,7 @@ class Measures:
       categories: `estimates` of the tasks of each category, where there are several.
       judge: what became of the questions to an LLM judge (`JudgeStats`), among them the
         scores that the offline judge gave in its place; empty where that is the judge.
+      judged_by: the judge's model and prompts, with what they say (`Judge.description`).
       failed: tasks left out because something outside of the policy ended the episode.
       dropped_messages: messages of a task that Stage 1 left out, per task.
     """
@@ -51,6 +57,7 @@ class Measures:
     failed: int = 0
     dropped_messages: float = 0.0
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    judged_by: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
@@ -62,6 +69,7 @@ def measure(
     memory_qualities: Sequence[float],
     samples: int = 10_000,
     failed: int = 0,
+    more: Sequence[Mapping[str, float | None]] | None = None,
 ) -> Measures:
     """Summarises trajectories, one per task; rewards and qualities are theirs.
 
@@ -70,6 +78,7 @@ def measure(
       rewards, memory_qualities: one each.
       samples: of the bootstrap.
       failed: how many more tasks were played and failed.
+      more: what else is known of each, by name.
 
     Raises:
       ValueError: there is no trajectory.
@@ -78,9 +87,12 @@ def measure(
         raise ValueError(
             f"There is nothing to measure: no episode was played to its end, and {failed} failed."
         )
+    more = [{}] * len(trajectories) if more is None else more
     rows = [
-        _row(trajectory, reward, quality)
-        for trajectory, reward, quality in zip(trajectories, rewards, memory_qualities, strict=True)
+        {**_row(trajectory, reward, quality), **others}
+        for trajectory, reward, quality, others in zip(
+            trajectories, rewards, memory_qualities, more, strict=True
+        )
     ]
     categories = [trajectory.task.category for trajectory in trajectories]
     names = sorted(set(categories))
@@ -123,8 +135,18 @@ def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, fl
         "reward": reward.total,
         "tn": trajectory.mean_prompt_tokens,
         **{name: play[name] for name in kept},
+        **_unasked(trajectory),
         **{f"tc_{name}": count for name, count in calls.by_tool.items()},
         "failed_share": calls.failed / calls.calls if calls.calls else None,
+    }
+
+
+def _unasked(trajectory: Trajectory) -> dict[str, int]:
+    """Messages by what a method did with them by itself."""
+    edits = [event for event in trajectory.events if isinstance(event, UnaskedEditEvent)]
+    return {
+        f"unasked_{kind}": sum(len(event.removed) for event in edits if event.edit == kind)
+        for kind in ("trimmed", "summarised", "archived")
     }
 
 

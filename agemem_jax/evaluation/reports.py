@@ -10,11 +10,11 @@ from typing import Any
 
 from rich import box
 from rich import table as rich_table
+from rich.console import Console
 
 from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.evaluation.records import Record
 from agemem_jax.rewards.estimates import Estimate
-from agemem_jax.rewards.judge_replies import answer_prompt_name
 
 # Columns of scores, in percent: those of them that a method has a value for.
 _SCORES = {
@@ -46,8 +46,10 @@ def render_tables(
     narrow = len(shown) > 3
     scores = _table(title, ("tasks", *(_SCORES[name] for name in shown)))
     tools = sorted({tool for m in results.values() for tool in m.tc})
-    costs = _table("tokens (TN) and tool calls (TC) per task",
-                   ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))  # fmt: skip
+    tools, further = tools[:6], tools[6:]  # as many as a terminal has room for
+    title = "tokens (TN) and tool calls (TC) per task"
+    costs = _table(title, ("reward", "TN", "TC", *(tool.split("_")[0] for tool in tools)))
+    others = _table(title, tuple(tool.split("_")[0] for tool in further))
     terms = list(dict.fromkeys(n for m in results.values() for n in m.estimates if n[:2] == "r_"))
     rewards = _table("rewards", ("total", *(name[2:] for name in terms)))
     for name, m in results.items():
@@ -56,34 +58,99 @@ def render_tables(
             name, _mean(m, "reward"), _mean(m, "tn", 0), f"{sum(m.tc.values()):.2f}",
             *(f"{m.tc.get(tool, 0.0):.2f}" for tool in tools),
         )  # fmt: skip
+        others.add_row(name, *(f"{m.tc.get(tool, 0.0):.2f}" for tool in further))
         rewards.add_row(name, _mean(m, "reward"), *(_mean(m, term) for term in terms))
     failed = ", ".join(f"{m.failed} of {name}" for name, m in results.items() if m.failed)
-    remarks = [f"J by {judge}, prompt {answer_prompt_name()}."] if judge != "offline" else []
+    remarks = [f"J by {judge}{_first_prompt(results)}."] if judge != "offline" else []
     remarks += [f"Episodes that failed and are left out: {failed}."] if failed else []
     scores.caption = " ".join(remarks) or None
-    return [scores, *_by_category(results), costs, *_plays(results), rewards, *_parts(results)]
+    return [
+        scores, *_judged(results, judge), *_by_category(results), costs,
+        *([others] if further else []),
+        *_means(results, "contexts and errors per task", _PLAYS), *hygiene_tables(results),
+        rewards, *_parts(results),
+    ]  # fmt: skip
 
 
-# What the context and the protocol looked like; in percent, but for the errors.
+# What the context and the protocol looked like; in percent where the head says so.
 _PLAYS = {
     "context_share": "context %", "context_share_max": "fullest %", "idle_edits": "idle edits %",
     "failed_share": "failed calls %", "format_errors": "format errors",
+    "unasked_trimmed": "trimmed", "unasked_summarised": "summarised",
+    "unasked_archived": "archived",
+}  # fmt: skip
+_HYGIENE = {
+    "memory_entries": "entries", "memory_junk": "junk %", "memory_distractors": "distractors %",
+    "memory_duplicates": "duplicates %", "memory_stale": "stale %",
+    "memory_contradictions": "contradictions %", "memory_left": "left by deletion %",
 }  # fmt: skip
 
 
-def _plays(results: Mapping[str, Measures]) -> list[rich_table.Table]:
-    """How full contexts were, of T_max, what edits left as it was, and what went wrong."""
-    shown = [name for name in _PLAYS if any(name in m.estimates for m in results.values())]
+def hygiene_tables(results: Mapping[str, Measures]) -> list[rich_table.Table]:
+    """The state of the memory at the end, by method; see `evaluation.hygiene`."""
+    kept = {title: m for title, m in results.items() if _has_entries(m)}
+    return _means(kept, "the memory at the end of a task", _HYGIENE)
+
+
+def _has_entries(measures: Measures) -> bool:
+    return "memory_entries" in measures.estimates and measures["memory_entries"].mean > 0
+
+
+def _means(
+    results: Mapping[str, Measures], title: str, heads: Mapping[str, str]
+) -> list[rich_table.Table]:
+    """Tables of means with intervals, three to each; what is 0 everywhere is left out."""
+    always = [name for name in heads if not name.startswith("unasked_")]
+    shown = [
+        name for name in heads
+        if any(name in m.estimates and (name in always or m[name].mean) for m in results.values())
+    ]  # fmt: skip
     tables = []
     for names in _by_three(shown):
-        table = _table("contexts and errors per task", tuple(_PLAYS[name] for name in names))
-        for title, m in results.items():
-            percent = [name != "format_errors" for name in names]
-            cells = zip(names, percent, strict=True)
-            table.add_row(title, *(_interval(m, name, each) for name, each in cells))
-        table.caption = _counted(results, names, _PLAYS)
+        table = _table(title, tuple(heads[name] for name in names))
+        for method, m in results.items():
+            cells = (_interval(m, name, heads[name].endswith("%")) for name in names)
+            table.add_row(method, *cells)
+        table.caption = _counted(results, names, heads)
         tables.append(table)
     return tables
+
+
+def _judged(results: Mapping[str, Measures], judge: str) -> list[rich_table.Table]:
+    """J by every prompt beside how often the same judge accepts an answer that is wrong."""
+    prompts = _prompts(results)
+    table = _table(f"answers by {judge}", ("prompt", "J", "accepts wrong", "F1", "EM"))
+    for title, m in results.items():
+        for prompt in prompts:
+            j = f"j_{prompt}" if f"j_{prompt}" in m.estimates else "j"
+            wrong = f"accepts_wrong_{prompt}"
+            if wrong in m.estimates or f"j_{prompt}" in m.estimates:
+                table.add_row(
+                    title, prompt, _percent(m.estimates, j), _percent(m.estimates, wrong),
+                    *(_percent(m.estimates, each, narrow=True) for each in ("f1", "em")),
+                )  # fmt: skip
+    told = ", ".join(f"{name} {prompt['id']}" for name, prompt in prompts.items())
+    table.caption = f"Prompts: {told}. Wrong answers are those of other tasks."
+    return [table] if table.row_count else []
+
+
+def _prompts(results: Mapping[str, Measures]) -> dict[str, Mapping[str, str]]:
+    """Those for answers that any of the results was judged by."""
+    known: dict[str, Mapping[str, str]] = {}
+    for m in results.values():
+        known |= m.judged_by.get("prompts", {})
+    used = {name for m in results.values() for name in m.estimates}
+    return {
+        name: prompt
+        for name, prompt in known.items()
+        if used & {f"accepts_wrong_{name}", f"j_{name}"}
+    }
+
+
+def _first_prompt(results: Mapping[str, Measures]) -> str:
+    """The prompt that gave J; nothing where results of an earlier version do not say."""
+    told = [f", prompt {name} ({prompt['id']})" for name, prompt in _prompts(results).items()]
+    return told[0] if told else ""
 
 
 def _parts(results: Mapping[str, Measures]) -> list[rich_table.Table]:
@@ -141,10 +208,15 @@ def render_overview(results: Mapping[str, Mapping[str, Measures]]) -> rich_table
 def _by_category(results: Mapping[str, Measures]) -> list[rich_table.Table]:
     if not any(m.categories for m in results.values()):
         return []
-    table = _table("J, or success, by category", tuple(results), first="category")
-    for category in dict.fromkeys(name for m in results.values() for name in m.categories):
-        table.add_row(category, *(_main(m.categories.get(category, {})) for m in results.values()))
-    return [table]
+    titles, tables = list(results), []
+    for start in range(0, len(titles), 4):
+        shown = titles[start : start + 4]
+        table = _table("J, or success, by category", shown, first="category")
+        for category in dict.fromkeys(name for m in results.values() for name in m.categories):
+            found = (results[title].categories.get(category, {}) for title in shown)
+            table.add_row(category, *map(_main, found))
+        tables.append(table)
+    return tables
 
 
 def _main(estimates: Mapping[str, Estimate]) -> str:
@@ -194,6 +266,19 @@ def write_results(workdir: str | os.PathLike, records: Sequence[Record]) -> None
     for record in records:
         lines += [f"## {record.title}, {_told(record.settings)}", "", record.trajectories]
     (folder / "trajectories.md").write_text("\n".join(lines))
+
+
+def write_tables(path: str | os.PathLike, tables: Sequence[rich_table.Table]) -> None:
+    """Tables as Markdown, with their titles and remarks."""
+    with open(path, "w") as file:
+        console = Console(file=file, width=1000)
+        for table in tables:
+            title, remark = table.title, table.caption
+            table.title, table.caption, before, table.box = None, None, table.box, box.MARKDOWN
+            console.print(f"{title}\n", markup=False)
+            console.print(table)
+            console.print(f"\n{remark}\n" if remark else "", markup=False)
+            table.title, table.caption, table.box = title, remark, before
 
 
 def _written(measures: Measures) -> dict[str, Any]:

@@ -8,6 +8,12 @@
 | agemem_rag | after RL | the same |
 | agemem_norl | before RL | all six tools |
 | agemem | after RL | all six tools |
+| full_context | before RL | reads all of the history, as far as the budget goes; no tools |
+| file_search | before RL | searches the history, kept word for word as a file |
+| archive_turns | before RL | retrieves from the history, stored by four turns |
+| exprag | before RL | reads solved tasks of the training split; hears no history |
+| resum | before RL | goes on from summaries that it writes of its context |
+| NAME_rl | after RL | as NAME of these five; whatever method the run trained |
 """
 
 from collections.abc import Sequence
@@ -28,6 +34,16 @@ METHODS = Registry(
         "agemem_rag": "agemem_jax.methods.agemem:AGEMEM_RAG",
         "agemem_norl": "agemem_jax.methods.agemem:AGEMEM_NORL",
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
+        "full_context": "agemem_jax.methods.full_context:FULL_CONTEXT",
+        "full_context_rl": "agemem_jax.methods.full_context:FULL_CONTEXT_RL",
+        "file_search": "agemem_jax.methods.file_search:FILE_SEARCH",
+        "file_search_rl": "agemem_jax.methods.file_search:FILE_SEARCH_RL",
+        "archive_turns": "agemem_jax.methods.archive_turns:ARCHIVE_TURNS",
+        "archive_turns_rl": "agemem_jax.methods.archive_turns:ARCHIVE_TURNS_RL",
+        "exprag": "agemem_jax.methods.exprag:EXPRAG",
+        "exprag_rl": "agemem_jax.methods.exprag:EXPRAG_RL",
+        "resum": "agemem_jax.methods.resum:RESUM",
+        "resum_rl": "agemem_jax.methods.resum:RESUM_RL",
     },
 )
 

@@ -6,14 +6,15 @@ names a tool: a call that failed leaves an event with `ok=False` and earns nothi
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievedEntry:
     """One memory that a retrieval brought into the context.
 
-    `score` is the cosine similarity to the query, in [-1, 1].
+    `score` is the cosine similarity to the query, in [-1, 1], or how well the words match where
+    a method searches by words.
     """
 
     memory_id: str
@@ -81,6 +82,33 @@ class RetrievalEvent:
     step: int
     query: str
     retrieved: tuple[RetrievedEntry, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class UnaskedEditEvent:
+    """What a method did to the context by itself, which no call of the policy asked for.
+
+    Attributes:
+      stage: 1, 2 or 3.
+      step: index of the policy's next action.
+      edit: "trimmed", messages are gone; "summarised", a summary that the policy wrote stands for
+        them; "archived", they are an entry of the long-term memory now.
+      removed: texts of the messages that left the context, the policy's own responses included.
+      content: the summary, or the entry.
+      memory_id: the entry archived; None where the memory took none.
+      error: why it took none.
+      tokens_before, tokens_after: context length around the edit, in tokens.
+    """
+
+    stage: int
+    step: int
+    edit: Literal["trimmed", "summarised", "archived"]
+    removed: tuple[str, ...]
+    content: str | None = None
+    memory_id: str | None = None
+    error: str | None = None
+    tokens_before: int = 0
+    tokens_after: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +197,7 @@ class RoundLimitEvent:
 Event = (
     ToolEvent
     | RetrievalEvent
+    | UnaskedEditEvent
     | DroppedMessagesEvent
     | FormatEvent
     | AnswerEvent

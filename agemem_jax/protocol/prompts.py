@@ -51,8 +51,9 @@ _ADVICE = {
 
 def _compact(tools: ToolTable, acts: bool) -> str:
     end = "a goal to act for" if acts else "a question"
+    lasts = " Only stored facts last." if _stores(tools) else ""
     return (
-        f"Messages come first, {end} at the end. Only stored facts last.\n"
+        f"Messages come first, {end} at the end.{lasts}\n"
         "Reply <think>thought</think>, then <tool_call>[calls]</tool_call> or "
         "<answer>text</answer>. Nothing else.\n"
         f"Tools:\n{tools.compact_schemas()}\n"
@@ -60,6 +61,27 @@ def _compact(tools: ToolTable, acts: bool) -> str:
     )
 
 
+def _stores(tools: ToolTable) -> bool:
+    """Whether the policy can keep something by itself."""
+    return any(spec.target == "LTM" and spec.name != "Retrieve_memory" for spec in tools.specs)
+
+
+_OWN_MEMORY = (
+    "You are an assistant that looks after its own memory. A conversation comes first; its facts "
+    "may matter later and may change. Then the conversation is cleared: what you did not store in "
+    "long-term memory is gone."
+)
+_NO_OWN_MEMORY = (
+    "You are a helpful assistant. A conversation may come first; its facts may matter later and "
+    "may change."
+)
+_GIVEN_QUESTION = (
+    "At the end comes a question, which you answer from the conversation and from what you look up."
+)
+_GIVEN_GOAL = (
+    "At the end comes a goal in an environment, which you reach by one action after the other; "
+    "you are told what you see after each."
+)
 _QUESTION = (
     "At the end comes a question, which you answer from what you stored and what is still in the "
     "conversation."
@@ -78,10 +100,10 @@ def _full(tools: ToolTable, acts: bool) -> str:
     targets = {spec.target for spec in tools.specs}
     advice = " ".join(text for target, text in _ADVICE.items() if target in targets)
     schemas = "\n".join(json.dumps(schema["function"]) for schema in tools.schemas())
+    opening = _OWN_MEMORY if _stores(tools) else _NO_OWN_MEMORY
+    goal, question = (_GOAL, _QUESTION) if _stores(tools) else (_GIVEN_GOAL, _GIVEN_QUESTION)
     return f"""\
-You are an assistant that looks after its own memory. A conversation comes first; its facts \
-may matter later and may change. Then the conversation is cleared: what you did not store in \
-long-term memory is gone. Unrelated messages may follow. {_GOAL if acts else _QUESTION}
+{opening} Unrelated messages may follow. {goal if acts else question}
 
 Every reply has two parts and no text outside the tags:
 1. <think>your reasoning, short</think>
@@ -151,6 +173,11 @@ def actions_text(actions: Sequence[str]) -> str:
 def task_message_text(message: str, retrieved: Sequence[RetrievedEntry]) -> str:
     """A message with what was retrieved for it; the message alone when that is nothing."""
     return f"{message}\n{memories_text(retrieved)}" if retrieved else message
+
+
+def examples_text(examples: Sequence[str]) -> str:
+    """Earlier tasks as a method shows them in front of the goal, best first."""
+    return "\n".join(("Earlier tasks:", *examples))
 
 
 def memories_text(entries: Sequence[RetrievedEntry]) -> str:

@@ -9,6 +9,8 @@ import math
 import urllib.parse
 from typing import Any
 
+from agemem_jax.rewards import judge_prompts
+
 API_KEY_VARIABLE = "AGEMEM_JUDGE_API_KEY"
 TOKEN_PARAMETERS = ("max_tokens", "max_completion_tokens")
 REPLY_FORMATS = ("json_object", "json_schema", "text")
@@ -27,6 +29,8 @@ class LLMJudgeConfig:
     Attributes:
       base_url: of the endpoint, such as "http://localhost:8000/v1".
       model: the model that the endpoint serves.
+      prompts: by which it is asked about answers, by name in `judge_prompts` or as
+        `package.module:attribute`. The first gives rewards and J; evaluations report all.
       temperature: of its replies; None sends none, as models that think demand.
       max_tokens: limit of a reply, thoughts included. A reply that was cut says no score.
       max_tokens_parameter: what carries this limit: "max_tokens" or, for OpenAI's newer
@@ -46,6 +50,7 @@ class LLMJudgeConfig:
 
     base_url: str
     model: str
+    prompts: tuple[str, ...] = ("graded", "lenient")
     temperature: float | None = 0.0
     max_tokens: int = 1024
     max_tokens_parameter: str = "max_tokens"
@@ -83,6 +88,15 @@ class LLMJudgeConfig:
                 f"judge.temperature is {self.temperature}; it must be 0 or more, or None to "
                 "send none."
             )
+        if not self.prompts or len(set(self.prompts)) < len(self.prompts):
+            raise ValueError(
+                f"judge.prompts is {self.prompts}; it must name one prompt or more, each once."
+            )
+        for name in self.prompts:
+            try:
+                judge_prompts.find_prompt(name)
+            except ValueError as error:
+                raise ValueError(f"judge.prompts: {error}") from error
         _check_choice(self, "max_tokens_parameter", TOKEN_PARAMETERS)
         _check_choice(self, "reply_format", REPLY_FORMATS)
         if not isinstance(self.api_key_variable, str) or not self.api_key_variable:

@@ -5,8 +5,9 @@ build the items from recorded events.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from agemem_jax.rewards import text_matching
 
@@ -70,6 +71,14 @@ class Judge(Protocol):
         """How well each memory holds the supporting facts (MQ)."""
         ...
 
+    def answer_scorers(self) -> dict[str, Callable[[Sequence[AnswerItem]], list[float]]]:
+        """Every way in which it scores answers, by name; the first is `score_answers`."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """What its figures depend on, as JSON: `model`, and `prompts` with `id` and `text`."""
+        ...
+
     def ask_ahead(
         self,
         answers: Sequence[AnswerItem] = (),
@@ -94,6 +103,14 @@ class OfflineJudge:
             or text_matching.answer_f1(item.answer, item.expected)
             for item in items
         ]
+
+    def answer_scorers(self) -> dict[str, Callable[[Sequence[AnswerItem]], list[float]]]:
+        return {"offline": self.score_answers}
+
+    def description(self) -> dict[str, Any]:
+        """A rule in place of a prompt; it is its own id."""
+        text = inspect.cleandoc(self.score_answers.__doc__)
+        return {"model": None, "prompts": {"offline": {"id": "rule", "text": text}}}
 
     def score_storage(self, items: Sequence[StorageItem]) -> list[float]:
         """1 for an entry that says a supporting fact and no stale one, else 0."""

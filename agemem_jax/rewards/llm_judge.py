@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import logging
 
-from agemem_jax.rewards import judge_replies, judge_requests
+from agemem_jax.rewards import judge_prompts, judge_replies, judge_requests
 from agemem_jax.rewards.judge_cache import ScoreCache
 from agemem_jax.rewards.judge_config import LLMJudgeConfig
 from agemem_jax.rewards.judge_session import Fate, JudgeSession
@@ -68,6 +68,7 @@ class LLMJudge:
         self.config = config
         self.stats = JudgeStats()
         self._fallback = fallback or OfflineJudge()
+        self._answer_prompt = judge_prompts.find_prompt(config.prompts[0])
         self._cache = ScoreCache(config.cache_dir)
         self._taken = JudgeStats()
         self._explained: set[str] = set()
@@ -76,20 +77,38 @@ class LLMJudge:
         self._under_way: dict[str, concurrent.futures.Future[Fate]] = {}  # by prompt
 
     def score_answers(self, items: Sequence[AnswerItem]) -> list[float]:
-        """How right each answer is."""
-        return self._score(items, judge_replies.answer_prompt, self._fallback.score_answers)
+        """How right each answer is, by the first of `config.prompts`."""
+        return self._score(items, self._answer_prompt, self._fallback.score_answers)
+
+    def answer_scorers(self) -> dict[str, Callable[[Sequence[AnswerItem]], list[float]]]:
+        """By each of `config.prompts`."""
+
+        def scorer(name: str) -> Callable[[Sequence[AnswerItem]], list[float]]:
+            prompt = judge_prompts.find_prompt(name)
+            return lambda items: self._score(items, prompt, self._fallback.score_answers)
+
+        return {name: scorer(name) for name in self.config.prompts}
+
+    def description(self) -> dict[str, Any]:
+        """Model, endpoint and prompts, with all that these say."""
+        return {
+            "model": self.config.model,
+            "base_url": self.config.base_url,
+            "temperature": self.config.temperature,
+            "prompts": judge_prompts.identify_all(self.config.prompts),
+        }
 
     def score_storage(self, items: Sequence[StorageItem]) -> list[float]:
         """How useful and true each entry is."""
-        return self._score(items, judge_replies.storage_prompt, self._fallback.score_storage)
+        return self._score(items, judge_prompts.storage_prompt, self._fallback.score_storage)
 
     def score_relevance(self, items: Sequence[EntriesItem]) -> list[float]:
         """How well each set of retrieved entries serves its question."""
-        return self._score(items, judge_replies.relevance_prompt, self._fallback.score_relevance)
+        return self._score(items, judge_prompts.relevance_prompt, self._fallback.score_relevance)
 
     def score_memories(self, items: Sequence[EntriesItem]) -> list[float]:
         """How well each memory holds the supporting facts (MQ)."""
-        return self._score(items, judge_replies.memories_prompt, self._fallback.score_memories)
+        return self._score(items, judge_prompts.memories_prompt, self._fallback.score_memories)
 
     def ask_ahead(
         self,
@@ -99,9 +118,9 @@ class LLMJudge:
     ) -> None:
         """Starts to ask about items that will be scored later, and does not wait."""
         prompts = [
-            *map(judge_replies.answer_prompt, answers),
-            *map(judge_replies.storage_prompt, storage),
-            *map(judge_replies.relevance_prompt, relevance),
+            *map(self._answer_prompt, answers),
+            *map(judge_prompts.storage_prompt, storage),
+            *map(judge_prompts.relevance_prompt, relevance),
         ]
         if self._asks:
             self._start([p for p in prompts if self._cache.read(self._cache_key(p)) is None])
@@ -121,7 +140,7 @@ class LLMJudge:
 
         async def try_it() -> judge_requests.Reply:
             async with judge_requests.open_client(self.config) as client:
-                prompt = judge_replies.answer_prompt(_TRIAL)
+                prompt = self._answer_prompt(_TRIAL)
                 return await judge_requests.ask(client, self.config, prompt)
 
         try:

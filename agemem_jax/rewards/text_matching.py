@@ -146,6 +146,32 @@ def denies(text: str, fact: str) -> bool:
     return False in found and True not in found
 
 
+def content_words(fact: str) -> frozenset[str]:
+    """What `states` looks for: names in lower case, and the stems of all other content words."""
+    return _Fact.of(fact).words
+
+
+def rival_values(text: str, fact: str) -> frozenset[str]:
+    """What `text` puts in the place of the last name, date or number of `fact`, in lower case.
+
+    "Tovelin works at Dravix." puts Dravix where "Tovelin works at Pelmor." has Pelmor. A sentence
+    does so when it affirms all content words of the fact but those of that name, none of these,
+    and has another name; the fact must have two separate names at least. Other words for the
+    relation ("has a job at") are not found.
+    """
+    wanted = _Fact.of(fact)
+    if wanted.separate_names < 2:
+        return frozenset()
+    found: set[str] = set()
+    for part in sentences(text):
+        words = _Words.of(part)
+        affirmed = {word for word in words.marks if Mark.AFFIRMED in words.only(word)}
+        if wanted.words - wanted.value <= affirmed and not wanted.value & affirmed:
+            names = {word.lower() for word in words.order if is_name(word)}
+            found |= (names & affirmed) - wanted.names
+    return frozenset(found)
+
+
 class _Words:
     """The words of a text in lower case, other words than names by their stems, with marks."""
 
@@ -179,6 +205,7 @@ class _Fact:
         self.others = frozenset(_stem(word) for word in others)
         self.words = self.names | self.others
         self.separate_names = _separate_names(written)
+        self.value = _last_name(written)
         self.marks = {word: read.only(word) for word in self.words}
         self.denying = any(Mark.AFFIRMED not in marks for marks in self.marks.values())
         self.related = self._relates(written)
@@ -244,6 +271,17 @@ def _separate_names(written: Sequence[str]) -> int:
             runs.append(set())
     distinct = {frozenset(run) for run in runs if run}
     return sum(not any(run < other for other in distinct) for run in distinct)
+
+
+def _last_name(written: Sequence[str]) -> frozenset[str]:
+    """The last run of name tokens, in lower case."""
+    run: list[str] = []
+    for token in reversed(written):
+        if is_name(token):
+            run.append(token.lower())
+        elif run:
+            break
+    return frozenset(run)
 
 
 def _without_possessive(token: str) -> str:

@@ -6,7 +6,7 @@ model, no bank and no batch. Its value is the finished `Trajectory`.
 
 import dataclasses
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 from absl import logging
@@ -61,6 +61,8 @@ class EpisodeRules:
       goals: one of each kind that tasks have, where they are not questions alone.
       dropping: sources of which was said that they have more messages than an episode
         takes; rules that share the set say it once.
+      start: what makes the episode of (these rules, a task): `Episode`, or a class of a method
+        of its own below it.
 
     Raises:
       ValueError: if the system prompt leaves no room in the token budget.
@@ -72,10 +74,12 @@ class EpisodeRules:
         chat: ChatEncoder,
         goals: Sequence[Goal] = (Question("", ""),),
         dropping: set[str] | None = None,
+        start: "Callable[[EpisodeRules, Task], Episode] | None" = None,
     ):
         self.config = config
         self.chat = chat
         self._dropping = set() if dropping is None else dropping
+        self._start = Episode if start is None else start
         self._systems: dict[ToolTable, Message] = {}
         self._shared = [self.system(self.tools(goal)).token_ids for goal in goals]
 
@@ -110,7 +114,7 @@ class EpisodeRules:
 
     def play(self, task: Task) -> Generator[Request, Any, Trajectory]:
         """An episode of `task`, to be driven with `send`."""
-        return Episode(self, task).play()
+        return self._start(self, task).play()
 
     def say_dropped(self, task: Task) -> None:
         """Logs once for each source that messages of its tasks are left out."""
@@ -124,7 +128,11 @@ class EpisodeRules:
 
 
 class Episode(ToolUse):
-    """The state of one episode: context, events, segments."""
+    """The state of one episode: context, events, segments.
+
+    A method that plays in another way changes some of `end_session`, `respond_to_message`,
+    `make_room` and the three stages (`agemem_jax/methods`).
+    """
 
     def __init__(self, rules: EpisodeRules, task: Task):
         self.config, self.chat, self.rules = rules.config, rules.chat, rules
@@ -152,11 +160,9 @@ class Episode(ToolUse):
         }
         try:
             for stage in self.config.stages:
+                if stage != 3 or 2 not in self.config.stages:  # Stage 3 continues from Stage 2
+                    yield from self.end_session()
                 self.stage = stage
-                if stage != 3 or 2 not in self.config.stages:
-                    # Reset: what was not stored is gone. Stage 3 continues from Stage 2.
-                    self.context = Context((self.system,))
-                    self.given_tokens = self.prompt_length(self.context)
                 yield from stages[stage]()
         except _Ended:
             if self.interaction is not None:
@@ -172,13 +178,26 @@ class Episode(ToolUse):
             max_context_tokens=self.config.max_context_tokens,
         )
 
+    def end_session(self) -> Play:
+        """Resets the context: what was not stored is gone."""
+        self.context = Context((self.system,))
+        self.given_tokens = self.prompt_length(self.context)
+        yield from ()
+
+    def make_room(self) -> Play:
+        """What the episode itself does about a long context, in front of an action: nothing."""
+        yield from ()
+
     def construct_long_term_memory(self) -> Play:
         """Stage 1 (algorithm 3): messages arrive, the query is not known yet."""
         dropped = len(self.task.messages) - self.config.max_messages
         if dropped > 0:
             self.events.append(DroppedMessagesEvent(stage=1, step=self.step, dropped=dropped))
             self.rules.say_dropped(self.task)
-        for message in self.task.messages[: self.config.max_messages]:
+        session = self.config.messages_per_session
+        for number, message in enumerate(self.task.messages[: self.config.max_messages]):
+            if session and number and number % session == 0:
+                yield from self.end_session()
             text = yield from self.with_retrieval(message, self.config.auto_retrieve)
             self.show("user", text, Kind.TASK_MESSAGE)
             yield from self.respond_to_message()
@@ -222,6 +241,7 @@ class Episode(ToolUse):
         Args:
           again: whether the policy acts next on what it is told, unless it answered.
         """
+        yield from self.make_room()
         self.acted_on, step = self.context, self.step
         self.given_when_acted_on = self.given_tokens
         actions = self.actions

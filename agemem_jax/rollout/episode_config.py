@@ -18,6 +18,8 @@ class EpisodeConfig:
       max_summary_tokens: limit of one summary.
       max_messages: Stage 1 takes at most this many messages (N_max of Stage 1); what is
         left out becomes an event.
+      messages_per_session: messages of Stage 1 after which the context is reset, as between two
+        conversations of a long history; 0 tells all of them in one.
       max_rounds: N_max of Stage 3 for a question. In an environment, whose goal limits the
         actions, it limits the responses without one between two of them.
       rounds_per_message: actions the policy has for one message of Stages 1 and 2.
@@ -44,6 +46,7 @@ class EpisodeConfig:
     max_response_tokens: int = 2048
     max_summary_tokens: int = 512
     max_messages: int = 16
+    messages_per_session: int = 0
     max_rounds: int = 8
     rounds_per_message: int = 1
     max_calls: int = 16
@@ -67,10 +70,11 @@ class EpisodeConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"episode.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.auto_retrieve < 0:
-            raise ValueError(
-                f"episode.auto_retrieve is {self.auto_retrieve}; it must be 0 (none) or more."
-            )
+        for name in ("auto_retrieve", "messages_per_session"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"episode.{name} is {getattr(self, name)}; it must be 0 (none) or more."
+                )
         if self.prompt_style not in prompts.STYLES:
             raise ValueError(
                 f"episode.prompt_style is {self.prompt_style!r}; it must be one of "

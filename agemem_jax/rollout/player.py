@@ -16,7 +16,7 @@ from agemem_jax.parallel import rules
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.driver import PolicyBackend, Rollout, run_episodes
 from agemem_jax.rollout.engine import Engine
-from agemem_jax.rollout.episode import EpisodeRules, Rules
+from agemem_jax.rollout.episode import Episode, EpisodeRules, Rules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.rollout.trajectory import Trajectory
@@ -37,11 +37,14 @@ class Player:
         memory_device: str = "auto",
         environments: EnvironmentConfig | None = None,
         goals: Sequence[Goal] = (Question("", ""),),
+        past: Callable[[], Sequence[Task]] | None = None,
     ):
         """A player whose slots are split over `mesh`, that of rollouts.
 
         So are memories, unless `memory_device` puts them on the host (`MemoryConfig.device`).
-        `goals` has one of each kind that tasks have, which tells how prompts begin.
+        `goals` has one of each kind that tasks have, which tells how prompts begin. `past` gives
+        the tasks of the training split, for methods that learn from examples; the same object
+        gives the same tasks.
         """
         self.chat = chat
         self.engine = Engine(engine, model, chat.stop_ids, chat.decode, mesh)
@@ -53,18 +56,26 @@ class Player:
             device=memory_device,
         )  # fmt: skip
         self.environments = EnvironmentPool(environments)
+        self.past = past
         self._goals = tuple(goals)
         self._dropping: set[str] = set()
 
-    def playing(self, goals: Sequence[Goal]) -> "Player":
-        """The same player where tasks have other kinds of goals."""
+    def playing(
+        self, goals: Sequence[Goal], past: Callable[[], Sequence[Task]] | None = None
+    ) -> "Player":
+        """The same player where tasks have other kinds of goals, and perhaps another `past`."""
         other = copy.copy(self)
         other._goals = tuple(goals)
+        other.past = past or self.past
         return other
 
-    def rules(self, episode: EpisodeConfig) -> EpisodeRules:
-        """The rules of an episode as this player's policy reads them."""
-        return EpisodeRules(episode, self.chat, self._goals, self._dropping)
+    def rules(
+        self,
+        episode: EpisodeConfig,
+        start: Callable[[EpisodeRules, Task], Episode] | None = None,
+    ) -> EpisodeRules:
+        """The rules of an episode as this player's policy reads them; `start` as they take it."""
+        return EpisodeRules(episode, self.chat, self._goals, self._dropping, start)
 
     def play(
         self,

@@ -7,6 +7,7 @@ structure behind it, from which a demonstrating agent can be scripted.
 """
 
 import dataclasses
+import functools
 import numbers
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from agemem_jax.tasks.names import SPLITS, NameSampler, year
 from agemem_jax.tasks.task import Question, Task
 
 _MOST_TASKS = 2**31 - 1  # Grain shuffles so many
+_MOST_TOLD = 40  # in one history: a held-out split has names for so many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,9 @@ class MultihopConfig:
       change_probability: chance that one of the two facts changes in a later message.
       comparison_fraction: share of comparison questions; the others are bridges.
       noise_probability: chance, for every message with a fact, that small talk is added.
+      tasks_per_history: tasks that share one long history: the messages of all of them, shuffled
+        into each other without changing the order of any. Each asks its own question about it.
+        It may need more of `episode.max_messages`, `messages_per_session` and `memory.entries`.
     """
 
     min_messages: int = 2
@@ -38,9 +43,10 @@ class MultihopConfig:
     change_probability: float = 0.5
     comparison_fraction: float = 0.3
     noise_probability: float = 0.25
+    tasks_per_history: int = 1
 
     def __post_init__(self):
-        for name in ("min_messages", "max_messages", "num_distractors"):
+        for name in ("min_messages", "max_messages", "num_distractors", "tasks_per_history"):
             value = getattr(self, name)
             if not isinstance(value, numbers.Integral) or isinstance(value, bool):
                 raise ValueError(f"{name} must be an integer, not {value!r}.")
@@ -58,6 +64,10 @@ class MultihopConfig:
             raise ValueError(
                 "min_messages must lie between 0 and max_messages "
                 f"({self.max_messages}), not {self.min_messages}."
+            )
+        if not 1 <= self.tasks_per_history <= _MOST_TOLD:
+            raise ValueError(
+                f"tasks_per_history must lie in [1, {_MOST_TOLD}], not {self.tasks_per_history}."
             )
         if not 0 <= self.num_distractors <= 50:
             raise ValueError(f"num_distractors must lie in [0, 50], not {self.num_distractors}.")
@@ -132,9 +142,39 @@ def generate_episode(split: str, index: int, seed: int, config: MultihopConfig) 
         raise ValueError(
             f"The multihop index and seed must not be negative, got index {index}, seed {seed}."
         )
-    rng = np.random.default_rng([SPLITS.index(split), int(index), int(seed)])
-    sampler = NameSampler(rng, split)
+    if config.tasks_per_history == 1:
+        rng = np.random.default_rng([SPLITS.index(split), int(index), int(seed)])
+        task_id = f"multihop-{split}-{seed}-{index}"
+        return _episode(rng, NameSampler(rng, split), task_id, config)
+    block, place = divmod(int(index), config.tasks_per_history)
+    return _history(split, block, int(seed), config)[place]
 
+
+@functools.lru_cache(maxsize=8)
+def _history(
+    split: str, block: int, seed: int, config: MultihopConfig
+) -> tuple[MultihopEpisode, ...]:
+    """The episodes of one long history: no name stands in two of them."""
+    count = config.tasks_per_history
+    rng = np.random.default_rng([SPLITS.index(split), block, seed, count])
+    sampler = NameSampler(rng, split)
+    ids = [f"multihop-{split}-{seed}-{block}of{count}-{place}" for place in range(count)]
+    episodes = [_episode(rng, sampler, task_id, config) for task_id in ids]
+    turns = np.repeat(np.arange(count), [len(episode.messages) for episode in episodes])
+    left = [list(episode.messages) for episode in episodes]
+    messages = tuple(left[turn].pop(0) for turn in rng.permutation(turns))
+    texts = tuple(message.text for message in messages)
+    return tuple(
+        dataclasses.replace(
+            each, task=dataclasses.replace(each.task, messages=texts), messages=messages
+        )
+        for each in episodes
+    )
+
+
+def _episode(
+    rng: np.random.Generator, sampler: NameSampler, task_id: str, config: MultihopConfig
+) -> MultihopEpisode:
     if rng.random() < config.comparison_fraction:
         kind = "comparison"
         query, answer, query_entities, facts = _comparison(rng, sampler)
@@ -149,7 +189,7 @@ def generate_episode(split: str, index: int, seed: int, config: MultihopConfig) 
     )
     chain = tuple(sentence(fact) for fact in facts)
     task = Task(
-        task_id=f"multihop-{split}-{seed}-{index}",
+        task_id=task_id,
         goal=Question(query, answer),
         messages=tuple(message.text for message in messages),
         distractors=tuple(message.text for message in distractors),

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from agemem_jax.rewards.llm_judge import LLMJudge
 from agemem_jax.rollout.goals import tools_for
 from agemem_jax.rollout.player import Player
 from agemem_jax.tasks.pipeline import TaskSource
+from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.tasks.task import Goal, Task
 from agemem_jax.training import train_state
 from agemem_jax.training.configuration.run_config import ModelConfig, RunConfig
@@ -126,8 +127,13 @@ def build_player(
     return Player(
         backbone.config, chat, config.engine, embedder, config.memory.entries, mesh,
         memory_device=config.memory.device, environments=config.environments,
-        **({} if source is None else {"goals": goals_of(source)}),
+        past=past_tasks(config.tasks), **({} if source is None else {"goals": goals_of(source)}),
     )  # fmt: skip
+
+
+def past_tasks(tasks: TaskConfig) -> Callable[[], TaskSource]:
+    """Gives the training split, which is loaded when it is first asked for."""
+    return functools.cache(functools.partial(tasks.load, "train"))
 
 
 def check_memory(config: RunConfig, model: DecoderConfig, width: int) -> None:

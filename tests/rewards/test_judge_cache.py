@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 from absl import logging
 
-from agemem_jax.rewards import judge_replies
+from agemem_jax.rewards import judge_prompts, judge_replies
 from agemem_jax.rewards.judge_cache import FILE_NAME, ScoreCache
 from agemem_jax.rewards.llm_judge import JudgeStats, LLMJudge
 from tests.rewards.endpoint import RIGHT, Endpoint, always, judge_at
@@ -66,7 +66,7 @@ ENTRIES = [
 def test_an_entry_that_is_no_score_is_a_miss_and_runs_nothing(tmp_path, entry):
     with Endpoint(always('{"score": 0.5}')) as endpoint:
         judge = judge_at(endpoint.url, cache_dir=str(tmp_path))
-        key = judge._cache_key(judge_replies.answer_prompt(RIGHT))
+        key = judge._cache_key(judge_prompts.answer_prompt(RIGHT))
         good = json.dumps({"key": "other", "score": 0.75}).encode()
         entry = entry.replace(b"KEY", key.encode())
         (tmp_path / FILE_NAME).write_bytes(good + b"\n" + entry + b"\n" + good)
@@ -82,7 +82,7 @@ def test_a_cache_of_an_earlier_version_is_not_opened(tmp_path):
     """It was a database whose values, keys and settings were unpickled, by their `mode`."""
     with Endpoint(always('{"score": 0.5}')) as endpoint:
         judge = judge_at(endpoint.url, cache_dir=str(tmp_path))
-        key = judge._cache_key(judge_replies.answer_prompt(RIGHT))
+        key = judge._cache_key(judge_prompts.answer_prompt(RIGHT))
         payload = pickle.dumps(Payload())
         (tmp_path / "payload.val").write_bytes(payload)
         with sqlite3.connect(tmp_path / "cache.db") as database:

@@ -20,12 +20,15 @@ def check_seed(name: str, seed: int) -> None:
 class EvaluationConfig:
     """How `experiments/evaluate.py` plays: each task once at `temperature`.
 
-    `seed` draws the trajectories, apart from the seed of training.
+    `seed` draws the trajectories, apart from the seed of training. The judge is asked about
+    `wrong_answers` at most that are wrong for sure, by each of its prompts, which tells how often
+    it accepts them; 0 asks about none.
     """
 
     temperature: float = 1.0
     seed: int = 0
     bootstrap_samples: int = 10_000
+    wrong_answers: int = 200
 
     def __post_init__(self):
         if self.temperature < 0:
@@ -34,6 +37,7 @@ class EvaluationConfig:
             )
         check_seed("evaluation.seed", self.seed)
         _at_least(1, self, "evaluation", "bootstrap_samples")
+        _at_least(0, self, "evaluation", "wrong_answers")
 
 
 @dataclasses.dataclass(frozen=True)
