@@ -1,0 +1,1 @@
+"""The policy behind HTTP: continuous batching, OpenAI's interfaces, memory for other agents."""
