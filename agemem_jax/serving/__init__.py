@@ -1,4 +1,4 @@
-"""The trained agent in use: memories that last, conversations, endpoints.
+"""The policy in use: agents and memories that last, OpenAI's interfaces, continuous batching.
 
 May import every other room but training.
 """
