@@ -1,1 +1,4 @@
-"""The policy behind HTTP: continuous batching, OpenAI's interfaces, memory for other agents."""
+"""The policy in use: agents and memories that last, OpenAI's interfaces, continuous batching.
+
+May import every other room but training.
+"""
