@@ -147,3 +147,17 @@ def make_embedder(name: str, directory: str | Path | None = None) -> Embedder:
 
         return MiniLMEmbedder.from_directory(directory)
     return HashedNGramEmbedder()
+
+
+def embed_unique(embedder: Embedder, texts: Sequence[str]) -> dict[str, Float[np.ndarray, " dim"]]:
+    """Vectors by text, from one call in which texts that occur several times stand once."""
+    unique = list(dict.fromkeys(texts))
+    if not unique:
+        return {}
+    return dict(zip(unique, embedder.embed(unique), strict=True))
+
+
+def similarities(embedder: Embedder, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Cosine of each (text, criteria) pair, from one call of the embedder."""
+    vectors = embed_unique(embedder, [text for pair in pairs for text in pair])
+    return [float(np.dot(vectors[text], vectors[criteria])) for text, criteria in pairs]

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from agemem_jax.memory import answers as answers_lib
 from agemem_jax.memory import bank as bank_lib
+from agemem_jax.memory.answers import Result
 from agemem_jax.memory.bank import Bank, BankResults, Status
-from agemem_jax.memory.embedders import Embedder
+from agemem_jax.memory.embedders import Embedder, embed_unique, similarities
 from agemem_jax.memory.operations import (
     Add,
     Clear,
@@ -34,26 +36,9 @@ from agemem_jax.memory.placement import place
 from agemem_jax.memory.rows import Record, Row, added_metadata, empty_row, updated_metadata
 from agemem_jax.protocol.events import RetrievedEntry
 
+__all__ = ["MemoryStore", "Result"]
+
 _USUAL_TOP_K = 16  # what every tick is compiled for until a retrieval asks for more
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """The answer to one operation.
-
-    Attributes:
-      ok: whether the operation did its work.
-      error: one sentence for the policy when `ok` is false.
-      memory_id: the entry added, updated or deleted.
-      changed: whether the store is now different.
-      entries: what a retrieval found, best first.
-    """
-
-    ok: bool
-    error: str | None = None
-    memory_id: str | None = None
-    changed: bool = False
-    entries: tuple[RetrievedEntry, ...] = ()
 
 
 class MemoryStore:
@@ -146,7 +131,9 @@ class MemoryStore:
         asked: dict[int, Operation] = {}
         for row, operation in requests.items():
             self._check_row(row)
-            early = self._answer_on_host(self._rows[row], operation)
+            early = answers_lib.early_answer(
+                self._rows[row], operation, self.max_top_k, self.entries
+            )
             if early is None:
                 asked[row] = operation
             else:
@@ -209,10 +196,7 @@ class MemoryStore:
 
         All texts go through the embedder in one call, repeated ones once.
         """
-        if not pairs:
-            return []
-        vectors = self._embed_unique([text for pair in pairs for text in pair])
-        return [float(np.dot(vectors[text], vectors[criteria])) for text, criteria in pairs]
+        return similarities(self.embedder, pairs)
 
     def get_state(self) -> dict[str, Any]:
         """What a checkpoint needs.
@@ -258,55 +242,17 @@ class MemoryStore:
         if not 0 <= row < self.rollouts:
             raise ValueError(f"Memory row {row} does not exist; rows are 0 to {self.rollouts - 1}.")
 
-    def _answer_on_host(self, row: Row, operation: Operation) -> Result | None:
-        """Answers what needs neither embedder nor bank; None for everything else."""
-        match operation:
-            case Add(memory_id=str(name)) if not parse_memory_id(name):
-                return Result(ok=False, error=f"'{_short(name)}' is not a memory id.")
-            case Update(memory_id=name, content=content, metadata=metadata):
-                record = row.records.get(row.find(name))
-                if record is None or record.content != content:
-                    return None
-                # With the old stamp, so that only a real difference counts.
-                stamp = record.metadata.get("modified")
-                if updated_metadata(record.metadata, metadata, stamp) != record.metadata:
-                    return None
-                return Result(ok=True, memory_id=name, changed=False)
-            case Retrieve(top_k=top_k) if top_k < 1 or (
-                top_k > self.max_top_k and self.max_top_k < self.entries
-            ):
-                return Result(
-                    ok=False,
-                    error=f"top_k is {top_k}; it must be between 1 and {self.max_top_k}.",
-                )
-            case Add() | Delete() | Retrieve() | Clear():
-                return None
-        raise TypeError(
-            f"A memory operation is Add, Update, Delete, Retrieve or Clear, not {operation!r}."
-        )
-
     def _matching(self, row: Row, wanted: Mapping[str, Any]) -> Bool[np.ndarray, " entry"]:
         mask = np.zeros(self.entries, np.bool_)
-        for record in row.records.values():
-            mask[record.entry] = all(
-                key in record.metadata and record.metadata[key] == value
-                for key, value in wanted.items()
-            )
+        mask[[record.entry for record in answers_lib.matching(row, wanted)]] = True
         return mask
 
     def _embed_rows(
         self, operations: Mapping[int, Operation]
     ) -> dict[int, Float[np.ndarray, " dim"]]:
         texts = {row: text_of(operation) for row, operation in operations.items()}
-        vectors = self._embed_unique([text for text in texts.values() if text is not None])
+        vectors = embed_unique(self.embedder, [t for t in texts.values() if t is not None])
         return {row: vectors[text] for row, text in texts.items() if text is not None}
-
-    def _embed_unique(self, texts: Sequence[str]) -> dict[str, Float[np.ndarray, " dim"]]:
-        """Vectors by text, from one call in which the K rollouts of a task share texts."""
-        unique = list(dict.fromkeys(texts))
-        if not unique:
-            return {}
-        return dict(zip(unique, self.embedder.embed(unique), strict=True))
 
     def _finish(
         self,
@@ -343,19 +289,12 @@ class MemoryStore:
                 self._rows[row] = empty_row(key)
                 return Result(ok=True, changed=changed)
             case Status.FULL, _:
-                error = (
-                    f"The memory is full ({self.entries} entries); delete or update an entry first."
-                )
+                return answers_lib.full(self.entries)
             case Status.UNKNOWN_ID, Update(memory_id=asked) | Delete(memory_id=asked):
-                error = (
-                    f"No memory has the id '{_short(asked)}'; "
-                    "use an id from a retrieval or an add result."
-                )
+                return answers_lib.unknown_id(asked)
             case Status.ID_TAKEN, _:
-                error = f"A memory with the id '{name}' exists already."
-            case status, _:
-                raise RuntimeError(f"The bank answered {status!r} to {operation!r}.")
-        return Result(ok=False, error=error)
+                return answers_lib.id_taken(name)
+        raise RuntimeError(f"The bank answered {answers.status[row]!r} to {operation!r}.")
 
     def _retrieved(self, state: Row, row: int, answers: BankResults) -> tuple[RetrievedEntry, ...]:
         return tuple(
@@ -365,8 +304,3 @@ class MemoryStore:
             )
             if number
         )
-
-
-def _short(name: str) -> str:
-    """A name that the policy wrote, cut so that it cannot flood the context."""
-    return name if len(name) <= 40 else name[:40] + "..."

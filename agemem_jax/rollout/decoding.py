@@ -21,7 +21,7 @@ from agemem_jax.models import decoder, kv_cache
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.parallel import rules
 from agemem_jax.rollout.generation import GenerationRequest
-from agemem_jax.rollout.sampling import BY_TEMPERATURE, SamplingMode, sample
+from agemem_jax.rollout.sampling import BY_TEMPERATURE, SamplingMode, allowed_only, sample
 
 # What a new request brings: slot, token, position, limit, top_k, whether and what is folded
 # into the key; temperature and top_p; and behind those its key.
@@ -81,6 +81,7 @@ def decode_chunk(
     cache: kv_cache.Cache,
     state: DecodeState,
     slots: Int[Array, " row"] | None,
+    masks: UInt32[Array, "row word"] | None = None,
     *,
     parts: int,
     chunk: int,
@@ -97,8 +98,10 @@ def decode_chunk(
       state: of all slots.
       slots: which ones run, the others are idle; rows that pad the batch carry a number
         past the last one. Their caches are copied to and fro. None runs all in place.
+      masks: the tokens that each row may draw, as bits (see `constraints.Constraint`), which hold
+        for one token; None is all of them.
       parts: how many parts of the cache the running slots reach into.
-      chunk: the most tokens.
+      chunk: the most tokens; 1 with `masks`.
       idle_slots: as soon as so many have come to their end, the chunk ends; None is all of
         them. With 0 it always runs to its end, so that nobody asks after each token.
       stop_ids: the tokens that end a response.
@@ -130,6 +133,8 @@ def decode_chunk(
         logits = decoder.unembed(config, weights, hidden[:, 0])
         # First by vocabulary, or the table is gathered in the logits' stead.
         logits = rules.constrain(logits, "batch", "vocab")
+        if masks is not None:
+            logits = allowed_only(logits, masks)
         keys = jax.vmap(jax.random.fold_in)(_typed(state.keys), state.generated)
         sampled, sampled_log_probs = sample(
             rules.constrain(logits, "batch", None), keys, state.temperatures, state.top_ks,

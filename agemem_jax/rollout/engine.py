@@ -29,6 +29,7 @@ from agemem_jax.models.stacking import stack
 from agemem_jax.parallel import rules
 from agemem_jax.parallel.mesh import batch_shards, use
 from agemem_jax.rollout import decoding
+from agemem_jax.rollout.constraints import token_masks
 from agemem_jax.rollout.decoding import DecodeState
 from agemem_jax.rollout.generation import (
     EngineConfig,
@@ -38,6 +39,7 @@ from agemem_jax.rollout.generation import (
 )
 from agemem_jax.rollout.prefill_plan import Call, PrefillPlan
 from agemem_jax.rollout.sampling import SamplingMode
+from agemem_jax.rollout.stop_texts import cut_at_text
 
 
 class _Chunk(NamedTuple):
@@ -99,6 +101,7 @@ class Engine:
         self._contexts: dict[int, Int[np.ndarray, " token"]] = {}  # of what waits
         self._running: dict[int, GenerationRequest] = {}
         self._partial: dict[int, tuple[list[int], list[float]]] = {}
+        self._prefilled: dict[int, int] = {}  # tokens computed for a slot's request
         self._in_flight: _Chunk | None = None
         self._plan = PrefillPlan(config.slots, config.max_length, config.prefill_row_counts, shards)
         self._held = self._plan.held
@@ -144,7 +147,7 @@ class Engine:
         while self._prefill(dict.fromkeys(self._plan.first_slots, prefix)):
             pass
         self._cache = decoding.share_prefix(
-            self._cache, parts=self._parts(len(prefix)), shards=self._plan.shards
+            self._cache, parts=self.config.parts(len(prefix)), shards=self._plan.shards
         )
         for slot in range(self.config.slots):
             self._held.hold(slot, prefix)
@@ -203,8 +206,31 @@ class Engine:
         self._contexts[request.slot] = np.fromiter(
             request.prompt, np.int32, len(request.prompt) - 1
         )
+        self._prefilled[request.slot] = 0
         self.stats.requests += 1
         self.stats.prompt_tokens += len(request.prompt)
+
+    def cancel(self, slot: int) -> None:
+        """Ends the request of `slot`, if it has one, without a result.
+
+        What its cache holds stays there, for whom it serves.
+        """
+        if self._waiting.pop(slot, None) is not None:
+            del self._contexts[slot]
+        elif slot in self._running:
+            if self._in_flight is not None:
+                self._in_flight.places.pop(slot, None)
+            self._finish(slot)
+            with use(self._mesh):
+                self._halt([slot])
+
+    def progress(self, slot: int) -> tuple[Sequence[int], Sequence[float]]:
+        """Tokens and log-probabilities that the request of `slot` has given so far."""
+        return self._partial.get(slot, ((), ()))
+
+    def holds(self, slot: int, context: Int[np.ndarray, " token"]) -> int:
+        """How many tokens of a context, from its start, the cache of `slot` holds."""
+        return self._held.shared(slot, context)
 
     def step(self) -> list[Generation]:
         """Prefills some of what waits, decodes one chunk, and returns what finished.
@@ -234,15 +260,18 @@ class Engine:
         slots = None
         if rows < self.config.slots:
             slots = np.array(running + [self.config.slots] * (rows - len(running)), np.int32)
+        places = {slot: slot if slots is None else row for row, slot in enumerate(running)}
+        constraints = {row: self._running[slot].constraint for slot, row in places.items()}
+        masks = token_masks(constraints, rows, self._model.vocab_size)
         self._cache, self._state, output = decoding.decode_chunk(
-            self._model, self._weights, self._cache, self._state, slots,
-            parts=self._parts(longest + self.config.chunk), chunk=self.config.chunk,
+            self._model, self._weights, self._cache, self._state, slots, masks,
+            parts=self.config.parts(longest + self.config.chunk),
+            chunk=self.config.chunk if masks is None else 1,
             idle_slots=self.config.idle_slots, stop_ids=self._stop_ids,
             sampling=SamplingMode.of(self._running.values()),
         )  # fmt: skip
         for array in output:
             array.copy_to_host_async()
-        places = {slot: slot if slots is None else row for row, slot in enumerate(running)}
         self._in_flight = _Chunk(places, rows, output)
 
     def _collect(self) -> list[Generation]:
@@ -261,8 +290,11 @@ class Engine:
             partial_tokens, partial_log_probs = self._partial[slot]
             partial_tokens.extend(tokens[row][: count[row]])
             partial_log_probs.extend(log_probs[row][: count[row]])
+            if request.constraint is not None:
+                for token in tokens[row][: count[row]]:
+                    request.constraint.accept(token)
             done = partial_tokens[-1] in self._stop_ids
-            cut = self._cut_at_text(request, partial_tokens)
+            cut = cut_at_text(self._decode, partial_tokens, request.stop, self.config.chunk)
             if cut is not None:
                 del partial_tokens[cut:], partial_log_probs[cut:]
                 halted.append(slot)
@@ -276,27 +308,15 @@ class Engine:
         pad = [self.config.slots] * (self.config.slots - len(slots))
         self._state = decoding.halt(self._state, np.array([*slots, *pad], np.int32))
 
-    def _cut_at_text(self, request: GenerationRequest, tokens: Sequence[int]) -> int | None:
-        """How many tokens stay when the response holds a text that ends it."""
-        if not request.stop:
-            return None
-
-        def holds(count: int) -> bool:
-            text = self._decode(tokens[:count])
-            return any(stop in text for stop in request.stop)
-
-        if not holds(len(tokens)):
-            return None
-        first = max(0, len(tokens) - self.config.chunk)  # the chunks before held none
-        return next(count for count in range(first, len(tokens) + 1) if holds(count))
-
     def _finish(self, slot: int) -> Generation:
         request = self._running.pop(slot)
         tokens, log_probs = self._partial.pop(slot)
         # The last sampled token was never fed, so its key and value are not cached.
-        self._held.go_on(slot, len(request.prompt) - 1, (request.prompt[-1], *tokens[:-1]))
+        fed = (request.prompt[-1], *tokens[:-1]) if tokens else ()
+        self._held.go_on(slot, len(request.prompt) - 1, fed)
         self.stats.sampled_tokens += len(tokens)
-        return Generation(slot, tuple(tokens), np.asarray(log_probs, np.float32))
+        log_probs = np.asarray(log_probs, np.float32)
+        return Generation(slot, tuple(tokens), log_probs, self._prefilled.pop(slot))
 
     def _admit_waiting(self) -> None:
         """Prefills what waits, as far as this step may, and starts what is ready."""
@@ -340,12 +360,12 @@ class Engine:
         sources, slots = self._plan.places(call)
         self._cache = decoding.copy(
             self._cache, sources, slots, shards=self._plan.shards,
-            parts=self._parts(max(item.start for item in call.rows.values())),
+            parts=self.config.parts(max(item.start for item in call.rows.values())),
         )  # fmt: skip
 
     def _prefill_chunk(self, call: Call) -> None:
         length = self.config.max_length
-        size = self._bucket(max(item.count for item in call.rows.values()))
+        size = self.config.bucket(max(item.count for item in call.rows.values()))
         tokens = np.zeros((call.count, size), np.int32)
         positions = np.full((call.count, size), length, np.int32)
         longest = 0
@@ -355,12 +375,14 @@ class Engine:
             positions[row, : end - start] = np.arange(start, end)
             longest = max(longest, end)
             self.stats.prefilled_tokens += end - start
+            if slot in self._prefilled:  # what all slots share belongs to no request
+                self._prefilled[slot] += end - start
             if source != slot:
                 self.stats.copied_tokens += start - self._held.shared(slot, context)
         sources, slots = (None, None) if call.in_place else self._plan.places(call)
         self._cache = decoding.prefill(
             self._model, self._weights, self._cache, sources, slots, tokens, positions,
-            parts=self._parts(longest), shards=self._plan.shards,
+            parts=self.config.parts(longest), shards=self._plan.shards,
         )  # fmt: skip
         for _, slot, _, start, context in call.rows.values():
             self._held.hold(slot, context[: start + size])
@@ -370,17 +392,6 @@ class Engine:
         keys = [_key_data(request.key) for request in requests]
         packed = decoding.pack_rows(requests, keys, self.config.slots)
         self._state = decoding.admit(self._state, packed)
-
-    def _bucket(self, length: int) -> int:
-        for bucket in self.config.prefill_buckets:
-            if length <= bucket:
-                return bucket
-        return self.config.prefill_buckets[-1]
-
-    def _parts(self, length: int) -> int:
-        """How many parts of the cache hold the first `length` positions."""
-        ends = self.config.attend_lengths
-        return next((part for part, end in enumerate(ends, 1) if length <= end), len(ends))
 
 
 def _key_data(key: Key[Array, ""] | UInt32[np.ndarray, " word"]) -> UInt32[np.ndarray, " word"]:

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt32
 
+from agemem_jax.rollout.constraints import Constraint
+
 CACHE_DTYPES = ("float32", "bfloat16")
 WEIGHTS = ("as_trained", "stacked", "int8")
 
@@ -114,6 +116,16 @@ class EngineConfig:
     def attend_lengths(self) -> tuple[int, ...]:
         return _up_to(self.max_length, self.attend_buckets)
 
+    def bucket(self, length: int) -> int:
+        """The chunk length of a prefill that computes `length` tokens, or the first of them."""
+        sizes = self.prefill_buckets
+        return next((size for size in sizes if length <= size), sizes[-1])
+
+    def parts(self, length: int) -> int:
+        """How many parts of the cache hold the first `length` positions."""
+        ends = self.attend_lengths
+        return next((part for part, end in enumerate(ends, 1) if length <= end), len(ends))
+
 
 def _up_to(most: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Ascending sizes, of which the last one is `most`."""
@@ -137,6 +149,7 @@ class GenerationRequest:
       top_p: only the likeliest tokens that together hold this much probability.
       stop: texts that end the response. They are looked for between chunks; tokens behind
         the one that completes a text are dropped.
+      constraint: only tokens that it allows are drawn. While one runs, chunks have one token.
     """
 
     slot: int
@@ -148,6 +161,7 @@ class GenerationRequest:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     step: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,12 +169,14 @@ class Generation:
     """What a request gave; ends with a stop token unless a limit or a text cut it.
 
     `log_probs` are those of the distribution sampled from; at temperature 0, of the
-    model's own distribution.
+    model's own distribution. `prefilled` counts the prompt's tokens that were computed for it:
+    the caches held the others.
     """
 
     slot: int
     token_ids: tuple[int, ...]
     log_probs: Float[np.ndarray, " token"]
+    prefilled: int = 0
 
 
 @dataclasses.dataclass

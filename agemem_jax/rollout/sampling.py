@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from agemem_jax.rollout.generation import GenerationRequest
 
@@ -42,6 +42,15 @@ class SamplingMode:
 
 
 BY_TEMPERATURE = SamplingMode()
+
+
+def allowed_only(
+    logits: Float[Array, "slot vocab"], masks: UInt32[Array, "slot word"]
+) -> Float[Array, "slot vocab"]:
+    """Logits with -inf for tokens whose bit is not set (see `constraints.Constraint`)."""
+    bits = (masks[:, :, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    allowed = bits.reshape(len(masks), -1)[:, : logits.shape[-1]]
+    return jnp.where(allowed > 0, logits, -jnp.inf)
 
 
 def sample(

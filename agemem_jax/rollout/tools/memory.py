@@ -41,7 +41,7 @@ def _delete(episode: ToolUse, arguments: Mapping[str, Any]) -> Play:
     result = yield MemoryRequest(operations.Delete(memory_id=arguments["memory_id"]))
     if not result.ok:
         return ToolResult(result.error, ok=False)
-    episode.memory.pop(result.memory_id)
+    episode.memory.pop(result.memory_id, None)
     return _stored("Deleted", "deleted", result, None)
 
 
