@@ -8,6 +8,9 @@
 | agemem_rag | after RL | the same |
 | agemem_norl | before RL | all six tools |
 | agemem | after RL | all six tools |
+| mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
+
+Memory systems with a pipeline take options, as in "mem0(trained=True)": `methods.memory_system`.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ METHODS = Registry(
         "agemem_rag": "agemem_jax.methods.agemem:AGEMEM_RAG",
         "agemem_norl": "agemem_jax.methods.agemem:AGEMEM_NORL",
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
+        "mem0": "agemem_jax.methods.mem0:Mem0",
     },
 )
 

@@ -179,9 +179,13 @@ class Episode(ToolUse):
             self.events.append(DroppedMessagesEvent(stage=1, step=self.step, dropped=dropped))
             self.rules.say_dropped(self.task)
         for message in self.task.messages[: self.config.max_messages]:
-            text = yield from self.with_retrieval(message, self.config.auto_retrieve)
-            self.show("user", text, Kind.TASK_MESSAGE)
-            yield from self.respond_to_message()
+            yield from self.hear(message)
+
+    def hear(self, message: str) -> Play:
+        """One message of Stage 1, beside what may be stale by it."""
+        text = yield from self.with_retrieval(message, self.config.auto_retrieve)
+        self.show("user", text, Kind.TASK_MESSAGE)
+        yield from self.respond_to_message()
 
     def control_under_distractors(self) -> Play:
         """Stage 2 (algorithm 4): near but irrelevant messages fill the context."""
