@@ -136,7 +136,7 @@ class FactPipeline(Pipeline):
         facts = yield from self._extract(message)
         entries: dict[str, str] = {}
         for fact in facts:
-            found = yield from self.episode.search(fact, self._candidates)
+            found = yield from self.episode.search(fact, self._candidates, self.metadata)
             entries |= {entry.memory_id: entry.content for entry in found}
         if not facts:
             return
@@ -180,7 +180,7 @@ class FactPipeline(Pipeline):
         if not text:
             return
         if event == "ADD":
-            yield from self.episode.add(text)
+            yield from self.episode.add(text, self.metadata)
         elif event == "UPDATE":
             yield from self.episode.update(memory_id, text)
         elif event == "DELETE":
@@ -204,9 +204,9 @@ def read_facts(reply: str) -> list[str]:
     """
     if not _bare(reply):
         return []
-    value = _read(reply)
-    if not isinstance(value, Mapping) or "facts" not in value:
-        raise ReplyError("The reply is no JSON object with the key facts.")
+    value = read_object(reply)
+    if "facts" not in value:
+        raise ReplyError("The reply has no key facts.")
     if value["facts"] and not isinstance(value["facts"], Iterable):
         raise ReplyError("facts is no list.")
     facts = []
@@ -231,13 +231,18 @@ def read_actions(reply: str) -> list[Any]:
     """
     if not reply.strip():
         return []
-    value = _read(reply)
-    if not isinstance(value, Mapping):
-        raise ReplyError("The reply is no JSON object.")
-    actions = value.get("memory", [])
+    actions = read_object(reply).get("memory", [])
     if not isinstance(actions, list):
         raise ReplyError("memory is no list.")
     return actions
+
+
+def read_object(reply: str) -> Mapping[str, Any]:
+    """The JSON object of a reply. Raises ReplyError."""
+    value = _read(reply)
+    if not isinstance(value, Mapping):
+        raise ReplyError("The reply is no JSON object.")
+    return value
 
 
 _FENCED = re.compile(r"```[a-zA-Z0-9]*\n(?P<inside>.*)\n```", re.DOTALL)

@@ -13,7 +13,12 @@ from typing import Any, ClassVar
 from agemem_jax.memory import operations
 from agemem_jax.protocol import prompts
 from agemem_jax.protocol.chat_formats import ChatEncoder
-from agemem_jax.protocol.events import FormatEvent, RetrievalEvent, TrimmedPromptEvent
+from agemem_jax.protocol.events import (
+    FormatEvent,
+    RetrievalEvent,
+    RetrievedEntry,
+    TrimmedPromptEvent,
+)
 from agemem_jax.protocol.messages import Context, Kind
 from agemem_jax.protocol.parser import InvalidCall
 from agemem_jax.protocol.tools import ToolCall, ToolResult, ToolSpec
@@ -74,7 +79,13 @@ class MemorySystem(abc.ABC):
 
 
 class Pipeline(abc.ABC):
-    """A memory system in one episode; its own state, if it has any, beside the store."""
+    """A memory system in one episode; its own state, if it has any, beside the store.
+
+    Attributes:
+      metadata: of entries that are searched, where the store holds others, too.
+    """
+
+    metadata: Mapping[str, Any] | None = None
 
     def __init__(self, episode: "SystemEpisode"):
         self.episode = episode
@@ -85,7 +96,8 @@ class Pipeline(abc.ABC):
 
     def recall(self, query: str) -> Play:
         """What is shown below a message of Stages 2 and 3: text, empty where there is nothing."""
-        entries = yield from self.episode.search(query, self.episode.config.top_k)
+        top_k = self.episode.config.top_k
+        entries = yield from self.episode.search(query, top_k, self.metadata)
         return prompts.memories_text(entries) if entries else ""
 
 
@@ -188,14 +200,20 @@ class SystemEpisode(Episode):
             return whole(count)
         return cut(longest(cut, len(parts[0])))
 
-    def search(self, query: str, top_k: int) -> Play:
-        """The `top_k` entries nearest to the query, best first."""
+    def search(
+        self, query: str, top_k: int, metadata_filter: Mapping[str, Any] | None = None
+    ) -> Play:
+        """The `top_k` entries nearest to the query, best first, of those that match the filter."""
         query = _encodable(query)
-        found = yield MemoryRequest(operations.Retrieve(query=query, top_k=top_k))
+        found = yield MemoryRequest(operations.Retrieve(query, top_k, metadata_filter))
         if not found.ok:
             raise RuntimeError(f"A search of a memory system failed: {found.error}")
-        self.events.append(RetrievalEvent(self.stage, self.step, query, found.entries))
+        self.found(query, found.entries)
         return found.entries
+
+    def found(self, query: str, entries: Sequence[RetrievedEntry]) -> None:
+        """Records what was looked up; a system that looks by itself says so with this."""
+        self.events.append(RetrievalEvent(self.stage, self.step, query, tuple(entries)))
 
     def similarities(self, texts: Sequence[str], query: str) -> Play:
         """The cosine of each text to the query, for what is kept beside the store."""

@@ -9,6 +9,7 @@
 | agemem_norl | before RL | all six tools |
 | agemem | after RL | all six tools |
 | mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
+| mem0_graph | before RL | the same, and relations between entities |
 
 Memory systems with a pipeline take options, as in "mem0(trained=True)": `methods.memory_system`.
 """
@@ -32,6 +33,7 @@ METHODS = Registry(
         "agemem_norl": "agemem_jax.methods.agemem:AGEMEM_NORL",
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
         "mem0": "agemem_jax.methods.mem0:Mem0",
+        "mem0_graph": "agemem_jax.methods.mem0_graph:Mem0Graph",
     },
 )
 
