@@ -10,6 +10,8 @@
 | agemem | after RL | all six tools |
 | mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
 | mem0_graph | before RL | the same, and relations between entities |
+| langmem | before RL | a manager inserts, patches and deletes by calls; shown as in mem0 |
+| a_mem | before RL | each message is a note that links to others and changes them; shown as in mem0 |
 
 Memory systems with a pipeline take options, as in "mem0(trained=True)": `methods.memory_system`.
 """
@@ -34,6 +36,8 @@ METHODS = Registry(
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
         "mem0": "agemem_jax.methods.mem0:Mem0",
         "mem0_graph": "agemem_jax.methods.mem0_graph:Mem0Graph",
+        "langmem": "agemem_jax.methods.langmem:LangMem",
+        "a_mem": "agemem_jax.methods.a_mem:AMem",
     },
 )
 
