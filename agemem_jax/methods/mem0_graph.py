@@ -6,8 +6,9 @@ What differs, beside what `mem0` says:
 
 - A relation is an entry of the store ("ana -- lives_in -- rome", marked by its metadata), so that
   it counts against the capacity and is measured like a fact; names of entities are kept beside it.
-- The library's model answers with calls of tools; here it writes their arguments as JSON, and what
-  is no JSON counts as no call. In the library, arguments that are no JSON end the message's graph.
+- The library's model answers with calls of tools; here it writes their arguments as JSON. A reply
+  without any brace counts as no call; JSON that cannot be read ends the message's graph, as
+  arguments that cannot be read do in the library.
 - Facts come before relations; in the library two threads do both at once.
 """
 
@@ -214,6 +215,8 @@ class GraphPipeline(FactPipeline):
         try:
             return read_object(reply)
         except ReplyError as error:
+            if "{" in reply:
+                raise
             self.episode.malformed(str(error))
             return {}
 
@@ -254,11 +257,13 @@ class GraphPipeline(FactPipeline):
 def read_relations(elements: Any) -> list[Relation]:
     """The relations among elements of a reply, in lower case without blanks.
 
-    Elements that lack a key are left out, as in the library.
+    As in the library, elements that lack a key are left out, as are the parts of what is no list.
 
     Raises:
-      ReplyError: the elements are no list, or a name is no text.
+      ReplyError: there is nothing to go through, or a name is no text.
     """
+    if isinstance(elements, (str, Mapping)):
+        return []
     if not isinstance(elements, list):
         raise ReplyError("The relations are no list.")
     keys = [field.name for field in dataclasses.fields(Relation)]
@@ -273,10 +278,11 @@ def read_relations(elements: Any) -> list[Relation]:
 
 
 def rank(query: str, relations: Sequence[Relation]) -> list[int]:
-    """Places of the relations, best first, by BM25 (Okapi, k1 of 1.5) of their three words to those of the query.
+    """Places of the relations, best first, by BM25 of their three words to those of the query.
 
-    Words are compared as they are written, as in the library: a name in capitals matches no node.
-    A document here has always three words, so that lengths cancel.
+    It is Okapi's with a k1 of 1.5, and a floor for words that most relations hold. Words are
+    compared as they are written, as in the library: a name in capitals matches no node. A
+    document here has always three words, so that lengths cancel.
     """
     if not relations:
         return []
