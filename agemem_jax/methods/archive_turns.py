@@ -7,6 +7,7 @@ costs no generation before the goal, and of no paper of its own that we know of.
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 from agemem_jax.memory import operations
 from agemem_jax.methods.listening import Listening, listening_config
@@ -31,14 +32,12 @@ class ArchiveTurns:
     take stay in the context until the session ends.
 
     Attributes:
-      title: as it appears in tables.
-      trained: whether an evaluation gives it the weights after reinforcement learning.
       turns: in an entry.
       first: whether the `episode.top_k` entries nearest to the goal are shown with it.
     """
 
-    title: str = "Turn archive"
-    trained: bool = False
+    title: ClassVar[str] = "Turn archive"
+    trained: ClassVar[bool] = False
     turns: int = 4
     first: bool = True
 
@@ -50,10 +49,6 @@ class ArchiveTurns:
         config = listening_config(episode, tools=("Retrieve_memory",))
         start = functools.partial(ArchiveEpisode, turns=self.turns, first=self.first)
         return player.rules(config, start)
-
-
-ARCHIVE_TURNS = ArchiveTurns()
-ARCHIVE_TURNS_RL = ArchiveTurns("Turn archive, RL", trained=True)
 
 
 class ArchiveEpisode(Listening):

@@ -8,6 +8,7 @@ also trains agents with them in the prompt; the same name and idea in "Evo-Memor
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -44,14 +45,12 @@ class ExpRAG:
     question asks for that, it is No-Memory with examples of the form.
 
     Attributes:
-      title: as it appears in tables.
-      trained: whether an evaluation gives it the weights after reinforcement learning.
       examples: shown at most; fewer where they would take more than half of the budget.
       pool: tasks of the training split that examples are taken from, the first ones.
     """
 
-    title: str = "ExpRAG"
-    trained: bool = False
+    title: ClassVar[str] = "ExpRAG"
+    trained: ClassVar[bool] = False
     examples: int = 3
     pool: int = 128
 
@@ -72,10 +71,6 @@ class ExpRAG:
         stages = tuple(stage for stage in episode.stages if stage != 1)
         config = dataclasses.replace(episode, stages=stages, tools=())
         return player.rules(config, functools.partial(_start, bank=bank, count=self.examples))
-
-
-EXPRAG = ExpRAG()
-EXPRAG_RL = ExpRAG("ExpRAG, RL", trained=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ tools to search them, more than systems that extract memories.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from agemem_jax.methods.history_file import HistoryFile
 from agemem_jax.methods.listening import Listening, listening_config
@@ -40,14 +40,12 @@ class FileSearch:
     The file counts as the memory where that is measured (MQ, hygiene): it holds everything.
 
     Attributes:
-      title: as it appears in tables.
-      trained: whether an evaluation gives it the weights after reinforcement learning.
       first: whether the `episode.top_k` best passages are shown with the goal.
       passage_words: above which a message of several lines becomes several passages.
     """
 
-    title: str = "File search"
-    trained: bool = False
+    title: ClassVar[str] = "File search"
+    trained: ClassVar[bool] = False
     first: bool = True
     passage_words: int = 60
 
@@ -60,10 +58,6 @@ class FileSearch:
             FileSearchEpisode, first=self.first, passage_words=self.passage_words
         )
         return player.rules(listening_config(episode, tools=(SEARCH, GREP)), start)
-
-
-FILE_SEARCH = FileSearch()
-FILE_SEARCH_RL = FileSearch("File search, RL", trained=True)
 
 
 class FileSearchEpisode(Listening):

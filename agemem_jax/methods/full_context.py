@@ -5,6 +5,7 @@ The baseline of LoCoMo (arXiv 2402.17753), LongMemEval (2410.10813) and of Mem0'
 """
 
 import dataclasses
+from typing import ClassVar
 
 from agemem_jax.methods.listening import Listening, listening_config
 from agemem_jax.rollout.episode import Rules
@@ -21,21 +22,13 @@ class FullContext:
     leave whole, until it fits; an `UnaskedEditEvent` tells which. The newest one and the goal stay.
     Papers cut the oldest tokens instead. Stage 1 has its `episode.max_messages` like that of
     every method.
-
-    Attributes:
-      title: as it appears in tables.
-      trained: whether an evaluation gives it the weights after reinforcement learning.
     """
 
-    title: str = "Full context"
-    trained: bool = False
+    title: ClassVar[str] = "Full context"
+    trained: ClassVar[bool] = False
 
     def rules(self, player: Player, episode: EpisodeConfig) -> Rules:
         return player.rules(listening_config(episode), FullContextEpisode)
-
-
-FULL_CONTEXT = FullContext()
-FULL_CONTEXT_RL = FullContext("Full context, RL", trained=True)
 
 
 class FullContextEpisode(Listening):

@@ -13,7 +13,12 @@
 | archive_turns | before RL | retrieves from the history, stored by four turns |
 | exprag | before RL | reads solved tasks of the training split; hears no history |
 | resum | before RL | goes on from summaries that it writes of its context |
-| NAME_rl | after RL | as NAME of these five; whatever method the run trained |
+| mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
+| mem0_graph | before RL | the same, and relations between entities |
+| langmem | before RL | a manager inserts, patches and deletes by calls; shown as in mem0 |
+| a_mem | before RL | messages are notes that link and change one another; shown as in mem0 |
+
+Some take options, as in "archive_turns(turns=8)": the fields of their class.
 """
 
 from collections.abc import Sequence
@@ -34,16 +39,15 @@ METHODS = Registry(
         "agemem_rag": "agemem_jax.methods.agemem:AGEMEM_RAG",
         "agemem_norl": "agemem_jax.methods.agemem:AGEMEM_NORL",
         "agemem": "agemem_jax.methods.agemem:AGEMEM",
-        "full_context": "agemem_jax.methods.full_context:FULL_CONTEXT",
-        "full_context_rl": "agemem_jax.methods.full_context:FULL_CONTEXT_RL",
-        "file_search": "agemem_jax.methods.file_search:FILE_SEARCH",
-        "file_search_rl": "agemem_jax.methods.file_search:FILE_SEARCH_RL",
-        "archive_turns": "agemem_jax.methods.archive_turns:ARCHIVE_TURNS",
-        "archive_turns_rl": "agemem_jax.methods.archive_turns:ARCHIVE_TURNS_RL",
-        "exprag": "agemem_jax.methods.exprag:EXPRAG",
-        "exprag_rl": "agemem_jax.methods.exprag:EXPRAG_RL",
-        "resum": "agemem_jax.methods.resum:RESUM",
-        "resum_rl": "agemem_jax.methods.resum:RESUM_RL",
+        "full_context": "agemem_jax.methods.full_context:FullContext",
+        "file_search": "agemem_jax.methods.file_search:FileSearch",
+        "archive_turns": "agemem_jax.methods.archive_turns:ArchiveTurns",
+        "exprag": "agemem_jax.methods.exprag:ExpRAG",
+        "resum": "agemem_jax.methods.resum:ReSum",
+        "mem0": "agemem_jax.methods.mem0:Mem0",
+        "mem0_graph": "agemem_jax.methods.mem0_graph:Mem0Graph",
+        "langmem": "agemem_jax.methods.langmem:LangMem",
+        "a_mem": "agemem_jax.methods.a_mem:AMem",
     },
 )
 

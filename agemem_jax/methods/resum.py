@@ -7,6 +7,7 @@ ReSum-GRPO, where every part between two summaries gets the advantage of the who
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 from agemem_jax.methods.listening import Listening, listening_config
 from agemem_jax.protocol import prompts
@@ -32,13 +33,11 @@ class ReSum:
     - The newest message, which the policy has not answered yet, is not summarised but stays.
 
     Attributes:
-      title: as it appears in tables.
-      trained: whether an evaluation gives it the weights after reinforcement learning.
       trigger: the share of `episode.max_context_tokens` from which a prompt is summarised.
     """
 
-    title: str = "ReSum"
-    trained: bool = False
+    title: ClassVar[str] = "ReSum"
+    trained: ClassVar[bool] = False
     trigger: float = 0.75
 
     def __post_init__(self):
@@ -48,10 +47,6 @@ class ReSum:
     def rules(self, player: Player, episode: EpisodeConfig) -> Rules:
         start = functools.partial(ReSumEpisode, trigger=self.trigger)
         return player.rules(listening_config(episode), start)
-
-
-RESUM = ReSum()
-RESUM_RL = ReSum("ReSum, RL", trained=True)
 
 
 class ReSumEpisode(Listening):

@@ -69,7 +69,8 @@ class RetrievalEvent:
     """Entries that the episode showed unasked, beside a message; no call of the policy.
 
     That of Stage 1 (algorithm 3) lets the policy see what is stale, those of Stages 2 and 3
-    are what the RAG variants have instead of context tools (section 4.1).
+    are what the RAG variants have instead of context tools (section 4.1). What a memory system
+    looks up for its own calls of the model is one, too.
 
     Attributes:
       stage: 1, 2 or 3.
@@ -186,6 +187,21 @@ class OverflowEvent:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrimmedPromptEvent:
+    """A memory system's own prompt passed the token budget T_max, and was cut to fit.
+
+    Attributes:
+      stage: 1, 2 or 3.
+      step: index of the response that it asks for.
+      tokens: how long the prompt was before, in tokens.
+    """
+
+    stage: int
+    step: int
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
 class RoundLimitEvent:
     """Stage 3 used its rounds, or its actions in an environment, without reaching an end."""
 
@@ -203,5 +219,6 @@ Event = (
     | AnswerEvent
     | OutcomeEvent
     | OverflowEvent
+    | TrimmedPromptEvent
     | RoundLimitEvent
 )

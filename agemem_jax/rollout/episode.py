@@ -198,9 +198,13 @@ class Episode(ToolUse):
         for number, message in enumerate(self.task.messages[: self.config.max_messages]):
             if session and number and number % session == 0:
                 yield from self.end_session()
-            text = yield from self.with_retrieval(message, self.config.auto_retrieve)
-            self.show("user", text, Kind.TASK_MESSAGE)
-            yield from self.respond_to_message()
+            yield from self.hear(message)
+
+    def hear(self, message: str) -> Play:
+        """One message of Stage 1, beside what may be stale by it."""
+        text = yield from self.with_retrieval(message, self.config.auto_retrieve)
+        self.show("user", text, Kind.TASK_MESSAGE)
+        yield from self.respond_to_message()
 
     def control_under_distractors(self) -> Play:
         """Stage 2 (algorithm 4): near but irrelevant messages fill the context."""

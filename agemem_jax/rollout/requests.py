@@ -6,7 +6,7 @@ at once, answers many of them with one call.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,8 @@ class Generate:
       max_tokens: limit of the response, the stop token included.
       stage: 1, 2 or 3.
       step: index of this action in the trajectory.
-      purpose: an action of the agent, or a summary it asked for itself.
+      purpose: "act", an action of the agent; "summary", one that it asked for itself; or what a
+        memory system calls its own call of the model.
     """
 
     context: Context
@@ -34,7 +35,7 @@ class Generate:
     max_tokens: int
     stage: int
     step: int
-    purpose: Literal["act", "summary"] = "act"
+    purpose: str = "act"
 
 
 @dataclasses.dataclass(frozen=True)

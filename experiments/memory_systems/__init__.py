@@ -1,0 +1,1 @@
+"""Memory systems and their libraries on the same replies of a model."""

@@ -1,0 +1,1 @@
+"""What runs the real libraries, each in an environment of its own."""
