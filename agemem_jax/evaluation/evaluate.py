@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from agemem_jax.evaluation.metrics import Measures, measure
+from agemem_jax.evaluation.metrics import Measures, measure, rows_of
 from agemem_jax.evaluation.records import Episodes
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
@@ -36,13 +36,15 @@ from agemem_jax.training.policy import describe_weights, restore_weights
 class Played:
     """What one method did: measures, and the trajectories behind them.
 
-    Failed episodes are left out of all three and say what happened in `faults`.
+    Failed episodes are left out of all and say what happened in `faults`; `rows` are what the
+    measures are means of.
     """
 
     measures: Measures
     trajectories: list[Trajectory]
     rewards: list[Reward]
     faults: tuple[str, ...] = ()
+    rows: Sequence[dict[str, float | None]] = ()
 
 
 class Evaluator:
@@ -148,7 +150,8 @@ class Evaluator:
             trajectories, rewards, qualities, config.evaluation.bootstrap_samples, len(faults)
         )
         measures = dataclasses.replace(measures, judge=self._judge.take_counts())
-        return Played(measures, trajectories, rewards, faults)
+        rows = rows_of(trajectories, rewards, qualities)
+        return Played(measures, trajectories, rewards, faults, rows)
 
 
 def _held_out(source: TaskSource, config: RunConfig) -> list[Task]:

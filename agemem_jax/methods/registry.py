@@ -8,7 +8,10 @@
 | agemem_rag | after RL | the same |
 | agemem_norl | before RL | all six tools |
 | agemem | after RL | all six tools |
+| NAME+rl | after RL | what the method NAME may do: for a run that trained it (`config.method`) |
 """
+
+import dataclasses
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -57,12 +60,34 @@ class Method(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A method with the weights of the run's reinforcement learning, whatever it says itself."""
+
+    method: Method
+    trained: bool = True
+
+    @property
+    def title(self) -> str:
+        return self.method.title if self.method.trained else f"{self.method.title} + RL"
+
+    def rules(self, player: Player, episode: EpisodeConfig) -> Rules:
+        return self.method.rules(player, episode)
+
+
+_TRAINED = "+rl"
+
+
 def find_method(name: str | Method) -> Method:
     """A method by name, by `package.module:attribute`, or itself.
+
+    With `+rl` behind its name it has the weights after reinforcement learning.
 
     Raises:
       ValueError: there is none, or it is no method.
     """
+    if isinstance(name, str) and name.endswith(_TRAINED):
+        return Trained(find_method(name.removesuffix(_TRAINED)))
     method = METHODS.build(name)
     missing = [each for each in ("title", "trained", "rules") if not hasattr(method, each)]
     if missing:
