@@ -12,7 +12,6 @@
 """
 
 import dataclasses
-
 from collections.abc import Sequence
 from typing import Protocol
 
