@@ -17,6 +17,7 @@ from agemem_jax.evaluation.sweeps import over_seeds
 from agemem_jax.rewards.estimates import Estimate, bootstrap
 
 _SAMPLES = 9999  # of permutations; where there are no more than these, all of them are tried
+_RESAMPLED = 2000  # of the bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compare(
         return None
     values = table.mean(axis=0)
     return Comparison(
-        bootstrap(values), permutation_test(values), len(values), len(table),
+        bootstrap(values, _RESAMPLED), permutation_test(values), len(values), len(table),
         over_seeds(table.mean(axis=1)),
     )  # fmt: skip
 

@@ -50,12 +50,20 @@ class Measured:
         """A mean over tasks; "main" is what the benchmark's column has, "tc" all tool calls."""
         measures = self.record.measures
         if metric == "tc":
-            total = sum(measures.tc.values())
             names = [f"tc_{tool}" for tool in measures.tc]
             rows = [sum(row.get(name) or 0 for name in names) for row in self.record.rows]
-            return bootstrap(rows) if rows else Estimate(total, -math.inf, math.inf)
+            return bootstrap(rows) if rows else self._calls
         every = measures.estimates | measures.timing
         return every.get(self.main if metric == "main" else metric)
+
+    def mean(self, metric: str) -> float | None:
+        """That of `estimate`, without the interval, which takes longer."""
+        found = self._calls if metric == "tc" else self.estimate(metric)
+        return None if found is None else found.mean
+
+    @property
+    def _calls(self) -> Estimate:
+        return Estimate(sum(self.record.measures.tc.values()), -math.inf, math.inf)
 
     @property
     def main(self) -> str:
@@ -102,14 +110,13 @@ class Cell:
     @classmethod
     def of(cls, measured: Sequence[Measured], metric: str) -> "Cell":
         """The mean over seeds of one benchmark."""
-        found = {m.seed: e for m in measured if (e := m.estimate(metric)) is not None}
-        if not found:
+        means = {m.seed: mean for m in measured if (mean := m.mean(metric)) is not None}
+        if not means:
             return cls(metric)
-        means = {seed: estimate.mean for seed, estimate in found.items()}
-        known = [each for each in measured if each.seed in found]
+        known = [each for each in measured if each.seed in means]
         return cls(
             metric,
-            over_seeds(list(means.values())) if len(means) > 1 else next(iter(found.values())),
+            over_seeds(list(means.values())) if len(means) > 1 else known[0].estimate(metric),
             means,
             max(each.measures.tasks for each in known),
             [{"seed": each.seed, **each.paths} for each in known],

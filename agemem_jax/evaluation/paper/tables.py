@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from agemem_jax.evaluation.paper import comparisons, studies
 from agemem_jax.evaluation.paper.calls import by_stage
 from agemem_jax.evaluation.paper.comparisons import Comparison
-from agemem_jax.evaluation.paper.results import Cell, Measured, Results, columns
+from agemem_jax.evaluation.paper.results import PERCENT, Cell, Measured, Results, columns
 
 _OF_TASKS = (
     "In percent: J (questions), success rate or, of PDDL, progress rate. The best of a column and "
     "backbone is bold."
 )
-_LOW_IS_BEST = ("tn", "prompt_total", "sampled", "calls", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +43,18 @@ class Table:
 
 
 def with_best(rows: Sequence[Sequence[str | Cell]]) -> list[list[str | Cell]]:
-    """The rows of one backbone with the best figure of each column marked, where there are two."""
+    """The rows of one backbone with the best score of each column marked, where they differ."""
     marked = [list(row) for row in rows]
     for place in range(len(rows[0]) if rows else 0):
         means = {
             number: row[place].estimate.mean
             for number, row in enumerate(rows)
             if isinstance(row[place], Cell) and row[place].estimate is not None
+            if row[place].metric in PERCENT  # what costs least may do nothing
         }
-        if len(means) < 2:
+        if len(set(means.values())) < 2:
             continue
-        low = rows[next(iter(means))][place].metric in _LOW_IS_BEST
-        best = (min if low else max)(means.values())
+        best = max(means.values())
         for number, mean in means.items():
             if mean == best:
                 marked[number][place] = dataclasses.replace(marked[number][place], best=True)
