@@ -21,8 +21,9 @@ settings come beside it. --again plays everything anew.
 """
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import rich
 from absl import app, flags, logging
@@ -30,31 +31,21 @@ from absl import app, flags, logging
 from agemem_jax.commands import cli
 from agemem_jax.commands.checkpoint_flag import CHECKPOINT
 from agemem_jax.commands.config_flag import CONFIG
+from agemem_jax.commands.evaluation_flags import PLAYED, SOURCES, TASKS
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
-from agemem_jax.methods.registry import COMPARED, METHODS, Method, find_methods
+from agemem_jax.methods.registry import COMPARED, Method, find_methods
 from agemem_jax.rewards.judge_prompts import ANSWER_PROMPTS
 from agemem_jax.rewards.trajectory_markdown import render_trajectories
-from agemem_jax.tasks.registry import SOURCES, TaskConfig
+from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.configuration import run_config, run_record
 from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.policy import describe_weights
 
-_METHODS = flags.DEFINE_list(
-    "methods", None, "Methods to compare, in this order, each by name or package.module:attribute; "
-    f"default: all that there are weights for, of {', '.join(COMPARED)}; there are also "
-    f"{', '.join(name for name in METHODS.names if name not in COMPARED)}.",
-)  # fmt: skip
-_SOURCES = flags.DEFINE_multi_string(
-    "task_source", [], "Where tasks come from instead of the run's source: by name or "
-    "package.module:attribute, with options as in 'babyai(data_dir=\"data\")'; may be repeated. "
-    f"There are {', '.join(SOURCES.names)}.",
-)  # fmt: skip
-_TASKS = flags.DEFINE_integer("tasks", None, "Held-out tasks; default: the run's.", 1)
 _TEMPERATURE = flags.DEFINE_float("temperature", None, "0 is greedy; default: the run's.", 0.0)
 _JUDGE = {
     "kind": flags.DEFINE_enum("judge.kind", None, ["offline", "llm"], "Default: the run's."),
@@ -70,6 +61,9 @@ _JUDGE = {
 }
 _SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories.md.", 0)
 _AGAIN = flags.DEFINE_bool("again", False, "Play what is known already, too.")
+_INDEX = flags.DEFINE_string(
+    "index", None, "File, below the work directory, that says which records were asked for."
+)
 
 
 def main(argv):
@@ -92,9 +86,11 @@ def main(argv):
         interruption.begin(lambda: True)  # every episode is kept as it ends
         try:
             results = {
-                _title(each.config): _evaluate(each, methods, Records(workdir), interruption)
-                for each in evaluators
+                title: _evaluate(each, methods, Records(workdir), interruption)
+                for title, each in zip(_titles(evaluators), evaluators, strict=True)
             }
+            if _INDEX.value is not None:
+                _write_index(workdir / _INDEX.value, evaluators, methods, Records(workdir))
         finally:
             evaluator.close()
     tables = [
@@ -114,15 +110,40 @@ def main(argv):
     rich.print(f"Wrote evaluation.json, .csv, .md, trajectories.md and the curve to {workdir}")
 
 
-def _title(config: RunConfig) -> str:
-    tasks = config.tasks
-    return f"{tasks.name} {tasks.held_out_split}, {config.backbone}, seed {config.seed}"
+def _titles(evaluators: Sequence[Evaluator]) -> list[str]:
+    """What tables are headed by; sources of one name are told apart by what was asked for."""
+    names = [each.config.tasks.name for each in evaluators]
+    if len(set(names)) < len(names):
+        names = [text.replace(" ", "") for text in SOURCES.value]
+    return [
+        f"{name} {each.config.tasks.held_out_split}, {each.config.backbone}, seed "
+        f"{each.config.seed}"
+        for name, each in zip(names, evaluators, strict=True)
+    ]
+
+
+def _write_index(
+    path: pathlib.Path,
+    evaluators: Sequence[Evaluator],
+    methods: Mapping[str, Method],
+    records: Records,
+) -> None:
+    """Where the records of this command are, by source and method; whole or not at all."""
+    sources = SOURCES.value or [evaluators[0].config.tasks.name]
+    rows = [
+        {"task_source": source, "method": name, **records.paths(name, each.settings(method))}
+        for source, each in zip(sources, evaluators, strict=True)
+        for name, method in methods.items()
+    ]
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps({"records": rows}, indent=2) + "\n")
+    unfinished.replace(path)
 
 
 def _sources(config: RunConfig) -> list[TaskConfig]:
     """The tasks that --task_source asks for."""
     size = config.tasks.eval_size
-    return [TaskConfig(source, eval_size=size) for source in _SOURCES.value]
+    return [TaskConfig(source, eval_size=size) for source in SOURCES.value]
 
 
 def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
@@ -137,8 +158,8 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
     if recorded is not None and given is not None:
         run_record.refuse_conflicts(f"The run in {workdir}", recorded, given)
     config = given or recorded
-    if _TASKS.value is not None:
-        tasks = dataclasses.replace(config.tasks, eval_size=_TASKS.value)
+    if TASKS.value is not None:
+        tasks = dataclasses.replace(config.tasks, eval_size=TASKS.value)
         config = dataclasses.replace(config, tasks=tasks)
     if _TEMPERATURE.value is not None:
         evaluation = dataclasses.replace(config.evaluation, temperature=_TEMPERATURE.value)
@@ -153,9 +174,9 @@ def _configuration(workdir: pathlib.Path) -> tuple[RunConfig, bool]:
 def _methods(trained: bool) -> dict[str, Method]:
     """The methods asked for; without a training run, those that need none."""
     known = find_methods(COMPARED)
-    if _METHODS.value is None:
+    if PLAYED.value is None:
         return {name: m for name, m in known.items() if trained or not m.trained}
-    methods = find_methods(_METHODS.value)
+    methods = find_methods(PLAYED.value)
     without = [name for name, method in known.items() if not method.trained]
     for name, method in methods.items():
         if method.trained and not trained:
@@ -188,7 +209,7 @@ def _evaluate(
             record = Record(
                 name, method.title, settings, played.measures,
                 tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
-                trajectories=render_trajectories(pairs[: _SHOW.value]),
+                trajectories=render_trajectories(pairs[: _SHOW.value]), rows=played.rows,
             )  # fmt: skip
             records.write(record)
         else:

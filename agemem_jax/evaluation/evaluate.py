@@ -15,7 +15,7 @@ from absl import logging
 
 from agemem_jax.evaluation.hygiene import hygiene_rows
 from agemem_jax.evaluation.judging import judged_rows
-from agemem_jax.evaluation.metrics import Measures, measure
+from agemem_jax.evaluation.metrics import Measures, measure, rows_of
 from agemem_jax.evaluation.records import Episodes
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
@@ -38,13 +38,15 @@ from agemem_jax.training.policy import describe_weights, restore_weights
 class Played:
     """What one method did: measures, and the trajectories behind them.
 
-    Failed episodes are left out of all three and say what happened in `faults`.
+    Failed episodes are left out of all and say what happened in `faults`; `rows` are what the
+    measures are means of.
     """
 
     measures: Measures
     trajectories: list[Trajectory]
     rewards: list[Reward]
     faults: tuple[str, ...] = ()
+    rows: Sequence[dict[str, float | None]] = ()
 
 
 class Evaluator:
@@ -157,14 +159,16 @@ class Evaluator:
         qualities = memory_qualities(trajectories, self._judge)
         judged = judged_rows(trajectories, self._judge, config.evaluation.wrong_answers)
         hygiene = hygiene_rows(trajectories)
+        others = [{**a, **b} for a, b in zip(judged, hygiene, strict=True)]
         measures = measure(
             trajectories, rewards, qualities, config.evaluation.bootstrap_samples, len(faults),
-            [{**a, **b} for a, b in zip(judged, hygiene, strict=True)],
+            others,
         )  # fmt: skip
         measures = dataclasses.replace(
             measures, judge=self._judge.take_counts(), judged_by=self._judge.description()
         )
-        return Played(measures, trajectories, rewards, faults)
+        rows = rows_of(trajectories, rewards, qualities, others)
+        return Played(measures, trajectories, rewards, faults, rows)
 
 
 def _held_out(source: TaskSource, config: RunConfig) -> list[Task]:

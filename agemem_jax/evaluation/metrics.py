@@ -36,6 +36,7 @@ class Measures:
         them (`UnaskedEditEvent`);
         `tn`, mean prompt tokens of a generation; `context_share`, `context_share_max`,
         `idle_edits`, `format_errors` and `steps`, see `rewards.measures.of_play`;
+        `calls`, `prompt_total` and `sampled`, see `Cost` (absent in earlier versions);
         `tc_TOOL`, calls of each tool, and `failed_share`, the share of a task's calls that failed.
       tc: tool calls per episode, by tool, failed ones included.
       failed_calls: share of all tool calls that failed.
@@ -46,6 +47,7 @@ class Measures:
       judged_by: the judge's model and prompts, with what they say (`Judge.description`).
       failed: tasks left out because something outside of the policy ended the episode.
       dropped_messages: messages of a task that Stage 1 left out, per task.
+      timing: `seconds` of an episode (`Cost`), apart from what a second evaluation gives again.
     """
 
     tasks: int
@@ -58,6 +60,7 @@ class Measures:
     dropped_messages: float = 0.0
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     judged_by: dict[str, Any] = dataclasses.field(default_factory=dict)
+    timing: dict[str, Estimate] = dataclasses.field(default_factory=dict, compare=False)
 
     def __getitem__(self, name: str) -> Estimate:
         return self.estimates[name]
@@ -87,13 +90,8 @@ def measure(
         raise ValueError(
             f"There is nothing to measure: no episode was played to its end, and {failed} failed."
         )
-    more = [{}] * len(trajectories) if more is None else more
-    rows = [
-        {**_row(trajectory, reward, quality), **others}
-        for trajectory, reward, quality, others in zip(
-            trajectories, rewards, memory_qualities, more, strict=True
-        )
-    ]
+    rows = rows_of(trajectories, rewards, memory_qualities, more)
+    seconds = [{"seconds": each.cost and each.cost.seconds} for each in trajectories]
     categories = [trajectory.task.category for trajectory in trajectories]
     names = sorted(set(categories))
     calls = [count_calls(trajectory) for trajectory in trajectories]
@@ -115,7 +113,25 @@ def measure(
             for name in _names(rows)
             if (known := sum(row.get(name) is not None for row in rows)) < len(rows)
         },
+        timing=_estimates(seconds, samples),
     )
+
+
+def rows_of(
+    trajectories: Sequence[Trajectory],
+    rewards: Sequence[Reward],
+    memory_qualities: Sequence[float],
+    more: Sequence[Mapping[str, float | None]] | None = None,
+) -> list[dict[str, float | None]]:
+    """What the estimates are means of: the values of each task by name, None where it has none.
+
+    Arguments are those of `measure`.
+    """
+    more = [{}] * len(trajectories) if more is None else more
+    every = zip(trajectories, rewards, memory_qualities, more, strict=True)
+    return [
+        {**_row(played, reward, quality), **others} for played, reward, quality, others in every
+    ]
 
 
 def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, float | None]:
@@ -136,6 +152,7 @@ def _row(trajectory: Trajectory, reward: Reward, quality: float) -> dict[str, fl
         "tn": trajectory.mean_prompt_tokens,
         **{name: play[name] for name in kept},
         **_unasked(trajectory),
+        **_cost(trajectory),
         **{f"tc_{name}": count for name, count in calls.by_tool.items()},
         "failed_share": calls.failed / calls.calls if calls.calls else None,
     }
@@ -147,6 +164,17 @@ def _unasked(trajectory: Trajectory) -> dict[str, int]:
     return {
         f"unasked_{kind}": sum(len(event.removed) for event in edits if event.edit == kind)
         for kind in ("trimmed", "summarised", "archived")
+    }
+
+
+def _cost(trajectory: Trajectory) -> dict[str, float]:
+    cost = trajectory.cost
+    if cost is None:
+        return {}
+    return {
+        "calls": cost.calls,
+        "prompt_total": cost.prompt_tokens,
+        "sampled": cost.sampled_tokens,
     }
 
 

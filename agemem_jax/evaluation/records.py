@@ -35,6 +35,8 @@ class Record:
       measures: what came out.
       tasks: of every task its id and the parts of its reward.
       trajectories: Markdown of the first few.
+      rows: of every task the values that the measures are means of, by name; None where it has
+        none. Records of earlier versions have none.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Record:
     measures: Measures
     tasks: Sequence[Mapping[str, Any]] = ()
     trajectories: str = ""
+    rows: Sequence[Mapping[str, float | None]] = ()
 
 
 class Records:
@@ -54,8 +57,13 @@ class Records:
 
     def find(self, method: str, settings: Mapping[str, Any]) -> Record | None:
         """What `method` did under `settings`; None where that was not tried, or is unreadable."""
-        path = self._path(method, settings)
-        return _read(path) if path.is_file() else None
+        return read(self._path(method, settings))
+
+    def paths(self, method: str, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Where a record, its episodes and the shown ones are, below the work directory."""
+        path = self._path(method, settings).relative_to(self._workdir)
+        ends = {"record": ".json", "episodes": ".episodes.jsonl", "shown": ".md"}
+        return {name: str(path.with_suffix(end)) for name, end in ends.items()}
 
     def write(self, record: Record) -> None:
         """Keeps a record, whole or not at all, in place of one of the same settings."""
@@ -132,10 +140,16 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
+def read(path: pathlib.Path) -> Record | None:
+    """The record of a file; None where there is none, or it is unreadable."""
+    return _read(path) if path.is_file() else None
+
+
 def _read(path: pathlib.Path) -> Record | None:
     try:
         values = json.loads(path.read_text())
         values["measures"] = _measures(values["measures"])
+        values["rows"] = tuple(values.get("rows", ()))
         shown = path.with_suffix(".md")
         text = shown.read_text() if shown.is_file() else ""
         return Record(**values, trajectories=text)
@@ -149,7 +163,8 @@ def _measures(values: Mapping[str, Any]) -> Measures:
         values["estimates"] = {name: values.pop(name) for name in _EARLIER if name in values}
     estimates = _estimates(values.pop("estimates"))
     categories = {name: _estimates(each) for name, each in values.pop("categories", {}).items()}
-    return Measures(estimates=estimates, categories=categories, **values)
+    timing = _estimates(values.pop("timing", {}))
+    return Measures(estimates=estimates, categories=categories, timing=timing, **values)
 
 
 _EARLIER = ("j", "mq", "r_memory", "reward", "tn")

@@ -17,10 +17,12 @@
 | mem0_graph | before RL | the same, and relations between entities |
 | langmem | before RL | a manager inserts, patches and deletes by calls; shown as in mem0 |
 | a_mem | before RL | messages are notes that link and change one another; shown as in mem0 |
+| NAME+rl | after RL | what the method NAME may do: for a run that trained it (`config.method`) |
 
 Some take options, as in "archive_turns(turns=8)": the fields of their class.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -77,12 +79,34 @@ class Method(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A method with the weights of the run's reinforcement learning, whatever it says itself."""
+
+    method: Method
+    trained: bool = True
+
+    @property
+    def title(self) -> str:
+        return self.method.title if self.method.trained else f"{self.method.title} + RL"
+
+    def rules(self, player: Player, episode: EpisodeConfig) -> Rules:
+        return self.method.rules(player, episode)
+
+
+_TRAINED = "+rl"
+
+
 def find_method(name: str | Method) -> Method:
     """A method by name, by `package.module:attribute`, or itself.
+
+    With `+rl` behind its name it has the weights after reinforcement learning.
 
     Raises:
       ValueError: there is none, or it is no method.
     """
+    if isinstance(name, str) and name.endswith(_TRAINED):
+        return Trained(find_method(name.removesuffix(_TRAINED)))
     method = METHODS.build(name)
     missing = [each for each in ("title", "trained", "rules") if not hasattr(method, each)]
     if missing:

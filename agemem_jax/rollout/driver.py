@@ -35,7 +35,7 @@ from agemem_jax.rollout.requests import (
     Request,
     SimilarityRequest,
 )
-from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.rollout.trajectory import Cost, Trajectory
 from agemem_jax.tasks.task import Task
 
 _PATIENCE = 0.1  # seconds between two looks where nothing but the host works
@@ -106,6 +106,20 @@ class _Active:
     episode: Generator[Request, Any, Trajectory]
     waiting_for: Request | None = None
     ticks: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    sampled_tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.calls, self.prompt_tokens, self.sampled_tokens, round(self.seconds, 4))
+
+    def count(self, generated: Generated) -> None:
+        """The generation that it waited for has come."""
+        self.calls += 1
+        self.prompt_tokens += len(self.waiting_for.prompt)
+        self.sampled_tokens += len(generated.token_ids)
 
 
 def run_episodes(
@@ -137,11 +151,18 @@ def run_episodes(
     active: dict[int, _Active] = {}
     generating: set[int] = set()
     calls = HostCalls()
-    began = time.monotonic()
+    began = shared = time.monotonic()
     if any(rollout.replay for rollout in rollouts):
         backend = ReplayBackend(backend)
     own = environments is None
     environments = EnvironmentPool() if own else environments
+
+    def share_time() -> None:
+        """What has passed since the last time belongs to all that are under way."""
+        nonlocal shared
+        passed, shared = time.monotonic() - shared, time.monotonic()
+        for entry in active.values():
+            entry.seconds += passed / len(active)
 
     def start(slot: int, index: int) -> None:
         """A new episode takes the slot, unless it ends without a request."""
@@ -168,6 +189,8 @@ def run_episodes(
             task = rollouts[entry.index].task
             ended = Trajectory.failed(task, f"An episode of task {task.task_id} failed: {fault}")
         if ended is not None:
+            share_time()
+            ended.cost = entry.cost
             trajectories[entry.index] = ended
             del active[slot]
             environments.release(slot, broken=ended.fault is not None)
@@ -186,6 +209,7 @@ def run_episodes(
             for slot in range(backend.slots):
                 while slot not in active and queue:
                     index = queue.pop()
+                    share_time()
                     start(slot, index)
                     clears[slot] = operations.Clear(key=rollouts[index].task.task_id)
             if clears:
@@ -202,6 +226,7 @@ def run_episodes(
                     calls.start(slot, _environment_call(environments, slot, request))
             for slot, generated in backend.step() if generating else ():
                 generating.discard(slot)
+                active[slot].count(generated)
                 resume(slot, generated)
             for slot, result in calls.finished(patience=0.0 if generating else _PATIENCE):
                 resume(slot, result)

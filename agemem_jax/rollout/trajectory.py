@@ -35,6 +35,25 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cost:
+    """What an episode asked of the engine, as the driver counted it, whatever the method is.
+
+    Attributes:
+      calls: generations, those of summaries and of a method's own prompts included.
+      prompt_tokens: of all prompts together, cached ones included.
+      sampled_tokens: of all responses together.
+      seconds: its share of the time of the machine, which the episodes that are under way at a
+        moment have in equal parts; all shares together are the time that playing took. It depends
+        on the machine and on what else runs there, so that episodes are compared without it.
+    """
+
+    calls: int
+    prompt_tokens: int
+    sampled_tokens: int
+    seconds: float = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class TranscriptEntry:
     """One line of the human-readable record, in order of appearance."""
 
@@ -59,6 +78,7 @@ class Trajectory:
       max_context_tokens: T_max, the budget of the context; None where there was no context.
       fault: what ended the episode from outside, in a sentence; such a trajectory holds
         nothing, and must not be rewarded nor trained on.
+      cost: None where no driver played it, and in records of earlier versions.
     """
 
     task: Task
@@ -70,6 +90,7 @@ class Trajectory:
     tools: tuple[str, ...] = ()
     max_context_tokens: int | None = None
     fault: str | None = None
+    cost: Cost | None = None
 
     @classmethod
     def failed(cls, task: Task, fault: str) -> "Trajectory":

@@ -8,7 +8,7 @@ from typing import Any
 
 from agemem_jax.protocol import events
 from agemem_jax.protocol.events import RetrievedEntry
-from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
+from agemem_jax.rollout.trajectory import Cost, Trajectory, TranscriptEntry
 from agemem_jax.tasks.task import Task
 
 _EVENTS = {kind.__name__: kind for kind in typing.get_args(events.Event)}
@@ -29,6 +29,7 @@ def to_line(index: int, trajectory: Trajectory) -> str:
             "tools": trajectory.tools,
             "prompt_tokens": trajectory.prompt_tokens,
             "max_context_tokens": trajectory.max_context_tokens,
+            "cost": trajectory.cost and dataclasses.asdict(trajectory.cost),
             "memory": trajectory.memory,
             "events": [{"event": type(e).__name__, **dataclasses.asdict(e)} for e in
                        trajectory.events],
@@ -63,6 +64,7 @@ def from_line(line: str, tasks: Mapping[int, Task]) -> tuple[int, Trajectory]:
         tools=tuple(values["tools"]),
         max_context_tokens=values.get("max_context_tokens"),  # absent in earlier versions
         fault=values["fault"],
+        cost=Cost(**values["cost"]) if values.get("cost") else None,
     )
 
 

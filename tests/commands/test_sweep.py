@@ -33,8 +33,8 @@ else:
 
 def start(tmp_path, *arguments):
     code = (
-        "from agemem_jax.commands import sweep\n"
-        f"sweep._START = '''{STUB}'''\n"
+        "from agemem_jax.commands import running, sweep\n"
+        f"running._START = '''{STUB}'''\n"
         "if __name__ == '__main__':\n    sweep.run()\n"
     )
     (tmp_path / "program.py").write_text(code)

@@ -14,6 +14,7 @@ RULES = Registry(
         "gigpo": f"{_HERE}.gigpo:GiGPO",
         "local": f"{_HERE}.local:LocalRerollouts",
         "utility": f"{_HERE}.utility:MemoryUtility",
+        "without_summaries": f"{_HERE}.without_summaries:WithoutSummaries",
     },
 )
 
