@@ -25,6 +25,7 @@ from agemem_jax.protocol.events import (
 from agemem_jax.protocol.messages import Context, Kind, Message
 from agemem_jax.protocol.parser import parse
 from agemem_jax.protocol.tools import ToolTable
+from agemem_jax.rollout.context_log import ContextLog
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.goals import Interaction, pursue, tools_for
 from agemem_jax.rollout.recorder import SegmentRecorder
@@ -137,6 +138,7 @@ class Episode(ToolUse):
         self.summaries = 0  # written for the current response
         self.events: list[Event] = []
         self.transcript: list[TranscriptEntry] = []
+        self.context_log = ContextLog()
         self.prompt_tokens: list[int] = []
         self.memory: dict[str, str] = {}
         self.interaction: Interaction | None = None
@@ -155,12 +157,15 @@ class Episode(ToolUse):
                 self.stage = stage
                 if stage != 3 or 2 not in self.config.stages:
                     # Reset: what was not stored is gone. Stage 3 continues from Stage 2.
+                    self.context_log.look(self.context, self.step)
+                    self.context_log.reset()
                     self.context = Context((self.system,))
                     self.given_tokens = self.prompt_length(self.context)
                 yield from stages[stage]()
         except _Ended:
             if self.interaction is not None:
                 self.interaction.close(self)
+        self.context_log.look(self.context, self.step)
         return Trajectory(
             task=self.task,
             segments=self.recorder.segments(),
@@ -170,6 +175,7 @@ class Episode(ToolUse):
             memory=self.memory,
             tools=self.tools.names,
             max_context_tokens=self.config.max_context_tokens,
+            left=self.context_log.left(self.transcript),
         )
 
     def construct_long_term_memory(self) -> Play:
@@ -275,6 +281,7 @@ class Episode(ToolUse):
             )
             raise _Ended
         step, self.step = self.step, self.step + 1
+        self.context_log.look(self.context, step)
         generated = yield Generate(
             context=context, prompt=prompt, max_tokens=max_tokens, stage=self.stage,
             step=step, purpose=purpose,
@@ -282,6 +289,10 @@ class Episode(ToolUse):
         self.recorder.record(prompt, generated.token_ids, generated.log_probs, step)
         self.prompt_tokens.append(len(prompt))
         message = self.chat.response(generated.token_ids)
+        if purpose == "summary":
+            self.context_log.add_summary(len(self.transcript), message.text)
+        else:
+            self.context_log.add(len(self.transcript), message)
         self.transcript.append(TranscriptEntry(self.stage, step, purpose, message.text))
         return message
 
@@ -302,6 +313,7 @@ class Episode(ToolUse):
         if given or (given is None and kind is not Kind.TOOL_RESULT):
             self.given_tokens += len(message.token_ids)
         self.context = self.context.append(message)
+        self.context_log.add(len(self.transcript), message)
         self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, told))
 
     def _with_context_use(self, message: Message) -> tuple[Message, str]:
