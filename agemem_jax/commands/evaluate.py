@@ -10,9 +10,10 @@ where there is none, the configuration that --config names: then it evaluates th
 it is. Another judge than the run's scores with --judge.kind=offline, or with --judge.kind=llm
 --judge.base_url=... --judge.model=...  Other tasks than the run's are played with --task_source, as
 often as there are such; with the weights of another checkpoint than the newest with --checkpoint.
-Prints tables and writes them into evaluation.md, all means into
-evaluation.json and evaluation.csv, learning_curve.png and trajectories.md. An LLM judge is asked
-by every prompt of --judge.prompts, and about wrong answers as well (docs/metrics.md).
+Prints tables and writes them into evaluation.md, all means into evaluation.json and
+evaluation.csv, learning_curve.png, trajectories.md and, of all that is there, report.html. An LLM
+judge is asked by every prompt of --judge.prompts, and about wrong answers as well
+(docs/metrics.md).
 
 Results are kept by method and settings in the folder evaluation/ of the work directory, each
 episode as it ends: the same command goes on with what is missing, whatever ended the one before
@@ -37,6 +38,7 @@ from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.records import Record, Records
 from agemem_jax.methods.registry import COMPARED, Method, find_methods
+from agemem_jax.report.write import try_to_write_report
 from agemem_jax.rewards.judge_prompts import ANSWER_PROMPTS
 from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.tasks.registry import TaskConfig
@@ -107,7 +109,10 @@ def main(argv):
         reports.write_learning_curve(
             workdir / "learning_curve.png", metrics, tuple(config.rewards.components)
         )
+    report = try_to_write_report(workdir)
     rich.print(f"Wrote evaluation.json, .csv, .md, trajectories.md and the curve to {workdir}")
+    if report is not None:
+        rich.print(f"All of it to look at in a browser: {report}")
 
 
 def _titles(evaluators: Sequence[Evaluator]) -> list[str]:
@@ -208,7 +213,7 @@ def _evaluate(
             pairs = list(zip(played.trajectories, played.rewards, strict=True))
             record = Record(
                 name, method.title, settings, played.measures,
-                tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
+                tasks=[{"task_id": t.task.task_id, **r.values} for t, r in pairs],
                 trajectories=render_trajectories(pairs[: _SHOW.value]), rows=played.rows,
             )  # fmt: skip
             records.write(record)

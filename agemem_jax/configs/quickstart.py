@@ -18,4 +18,5 @@ def get_config():
     config.optimizer.learning_rate = 4e-4
     config.optimizer.warmup_steps = 4
     config.optimizer.schedule = "cosine"
+    config.samples.every = 5  # to look at, in report.html
     return config

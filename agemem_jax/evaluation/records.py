@@ -15,6 +15,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 from agemem_jax.evaluation.metrics import Measures
 from agemem_jax.rewards.estimates import Estimate
 from agemem_jax.rollout import trajectory_json
@@ -33,7 +35,7 @@ class Record:
       title: as it appears in tables.
       settings: what the figures depend on, as JSON values.
       measures: what came out.
-      tasks: of every task its id and the parts of its reward.
+      tasks: of every task that did not fail, in order: its `task_id`, and its reward by name.
       trajectories: Markdown of the first few.
       rows: of every task the values that the measures are means of, by name; None where it has
         none. Records of earlier versions have none.
@@ -77,7 +79,7 @@ class Records:
     def all(self) -> list[Record]:
         """Every record, those of one set of settings together, oldest first."""
         paths = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        records = [record for path in paths if (record := _read(path)) is not None]
+        records = [record for path in paths if (record := read(path)) is not None]
         order: dict[str, int] = {}
         for record in records:
             order.setdefault(_digest(_shared(record.settings)), len(order))
@@ -140,12 +142,13 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def read(path: pathlib.Path) -> Record | None:
-    """The record of a file; None where there is none, or it is unreadable."""
+def read(path: os.PathLike) -> Record | None:
+    """The record in a file; None where there is none, or it is unreadable."""
+    path = epath.Path(path)
     return _read(path) if path.is_file() else None
 
 
-def _read(path: pathlib.Path) -> Record | None:
+def _read(path: epath.Path) -> Record | None:
     try:
         values = json.loads(path.read_text())
         values["measures"] = _measures(values["measures"])

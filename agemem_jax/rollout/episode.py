@@ -25,6 +25,7 @@ from agemem_jax.protocol.events import (
 from agemem_jax.protocol.messages import Context, Kind, Message
 from agemem_jax.protocol.parser import parse
 from agemem_jax.protocol.tools import ToolTable
+from agemem_jax.rollout.context_log import ContextLog
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.goals import Interaction, pursue, tools_for
 from agemem_jax.rollout.recorder import SegmentRecorder
@@ -145,6 +146,7 @@ class Episode(ToolUse):
         self.summaries = 0  # written for the current response
         self.events: list[Event] = []
         self.transcript: list[TranscriptEntry] = []
+        self.context_log = ContextLog()
         self.prompt_tokens: list[int] = []
         self.memory: dict[str, str] = {}
         self.interaction: Interaction | None = None
@@ -167,6 +169,7 @@ class Episode(ToolUse):
         except _Ended:
             if self.interaction is not None:
                 self.interaction.close(self)
+        self.context_log.look(self.context, self.step)
         return Trajectory(
             task=self.task,
             segments=self.recorder.segments(),
@@ -176,10 +179,13 @@ class Episode(ToolUse):
             memory=self.memory,
             tools=self.tools.names,
             max_context_tokens=self.config.max_context_tokens,
+            left=self.context_log.left(self.transcript),
         )
 
     def end_session(self) -> Play:
         """Resets the context: what was not stored is gone."""
+        self.context_log.look(self.context, self.step)
+        self.context_log.reset()
         self.context = Context((self.system,))
         self.given_tokens = self.prompt_length(self.context)
         yield from ()
@@ -299,6 +305,7 @@ class Episode(ToolUse):
             )
             raise _Ended
         step, self.step = self.step, self.step + 1
+        self.context_log.look(self.context, step)
         generated = yield Generate(
             context=context, prompt=prompt, max_tokens=max_tokens, stage=self.stage,
             step=step, purpose=purpose,
@@ -306,6 +313,10 @@ class Episode(ToolUse):
         self.recorder.record(prompt, generated.token_ids, generated.log_probs, step)
         self.prompt_tokens.append(len(prompt))
         message = self.chat.response(generated.token_ids)
+        if purpose == "summary":
+            self.context_log.add_summary(len(self.transcript), message.text)
+        else:
+            self.context_log.add(len(self.transcript), message)
         self.transcript.append(TranscriptEntry(self.stage, step, purpose, message.text))
         return message
 
@@ -326,6 +337,7 @@ class Episode(ToolUse):
         if given or (given is None and kind is not Kind.TOOL_RESULT):
             self.given_tokens += len(message.token_ids)
         self.context = self.context.append(message)
+        self.context_log.add(len(self.transcript), message)
         self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, told))
 
     def _with_context_use(self, message: Message) -> tuple[Message, str]:

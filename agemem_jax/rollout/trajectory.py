@@ -76,6 +76,9 @@ class Trajectory:
       memory: contents of the long-term memory at the end, by id.
       tools: names of those that the policy could call.
       max_context_tokens: T_max, the budget of the context; None where there was no context.
+      left: for each entry of the transcript the first step whose prompt was without it, since an
+        edit took it out of the context; None where it stayed until the context was reset, or the
+        episode ended. None altogether where this was not recorded.
       fault: what ended the episode from outside, in a sentence; such a trajectory holds
         nothing, and must not be rewarded nor trained on.
       cost: None where no driver played it, and in records of earlier versions.
@@ -89,6 +92,7 @@ class Trajectory:
     memory: dict[str, str]
     tools: tuple[str, ...] = ()
     max_context_tokens: int | None = None
+    left: list[int | None] | None = None
     fault: str | None = None
     cost: Cost | None = None
 

@@ -110,15 +110,17 @@ class SamplesConfig:
     Attributes:
       every: iterations between two writings, the first one included; 0 writes none.
       count: trajectories that are written each time, spread over the tasks of the iteration.
+      groups: of so many tasks all rollouts are in the JSON lines, to be compared with each other.
       keep: the files of so many writings are kept, the newest ones.
     """
 
     every: int = 0
     count: int = 4
+    groups: int = 1
     keep: int = 20
 
     def __post_init__(self):
-        _at_least(0, self, "samples", "every")
+        _at_least(0, self, "samples", "every", "groups")
         _at_least(1, self, "samples", "count", "keep")
 
 

@@ -1,9 +1,11 @@
 """Trajectories of training, written as it goes, for people to read.
 
 `samples/<step>.md` in the work directory is to be read, `samples/<step>.jsonl` has the same
-trajectories as JSON. A run that is taken up again writes its own files anew.
+trajectories as JSON, and the other rollouts of some tasks; the report shows them all. A run that
+is taken up again writes its own files anew.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ class Samples:
         rewards: Sequence[Reward],
         trained: Sequence[Trajectory],
         advantages: Sequence[Any],
-    ) -> None:
+    ) -> bool:
         """Writes some of the trajectories of the iteration `step`, if it is its turn.
 
         A disk that does not take them costs these samples only.
@@ -46,20 +48,25 @@ class Samples:
           rewards: theirs.
           trained: those of them that are trained on.
           advantages: of each of those, one number or one for each of its steps.
+
+        Returns:
+          Whether it was this iteration's turn, and this process's.
         """
         every = self._config.every
         if not every or (step - 1) % every or not played or not processes.is_primary():
-            return
+            return False
         known = {id(t): a for t, a in zip(trained, advantages, strict=True)}
         count = min(self._config.count, len(played))
         chosen = [index * len(played) // count for index in range(count)]
-        given = [known.get(id(played[index])) for index in chosen]
-        pairs = [(played[index], rewards[index]) for index in chosen]
+        groups = _groups(played)
+        whole = list(dict.fromkeys(groups[index] for index in chosen))[: self._config.groups]
+        written = sorted({*chosen, *(i for i, g in enumerate(groups) if g in whole)})
         lines = [
-            _line(index, *pair, advantage)
-            for index, pair, advantage in zip(chosen, pairs, given, strict=True)
+            _line(index, groups[index], played[index], rewards[index], known.get(id(played[index])))
+            for index in written
         ]
-        told = [_told(advantage) for advantage in given]
+        pairs = [(played[index], rewards[index]) for index in chosen]
+        told = [_told(known.get(id(played[index]))) for index in chosen]
         text = f"# Step {step}\n\n{render_trajectories(pairs, told)}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +75,7 @@ class Samples:
             self._forget()
         except OSError as error:
             logging.error("The samples of step %d could not be written: %s", step, error)
+        return True
 
     def _forget(self) -> None:
         """Removes the files of all but the newest steps."""
@@ -78,8 +86,15 @@ class Samples:
                 path.unlink()
 
 
-def _line(index: int, trajectory: Trajectory, reward: Reward, advantage: Any) -> str:
+def _groups(played: Sequence[Trajectory]) -> list[int]:
+    """The number of each one's group: rollouts of a task follow each other."""
+    runs = itertools.groupby(played, lambda trajectory: trajectory.task.task_id)
+    return [number for number, (_, run) in enumerate(runs) for _ in run]
+
+
+def _line(index: int, group: int, trajectory: Trajectory, reward: Reward, advantage: Any) -> str:
     values = json.loads(trajectory_json.to_line(index, trajectory))
+    values["group"] = group
     values["reward"] = reward.values
     values["advantage"] = None if advantage is None else np.asarray(advantage).tolist()
     return json.dumps(values, ensure_ascii=False)

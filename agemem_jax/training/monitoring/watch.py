@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: evaluations, samples, a trace.
+"""What a run shows of itself while it trains: evaluations, samples, a report, a trace.
 
 All of it looks on: with or without it the same is trained. Evaluations decide two things, which
 weights are kept as the best ones and whether a phase ends early.
@@ -12,6 +12,7 @@ from absl import logging
 
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
+from agemem_jax.report.growing import GrowingReport
 from agemem_jax.rewards.judges import Judge
 from agemem_jax.rollout.player import Player
 from agemem_jax.training import curriculum
@@ -56,6 +57,8 @@ class Watch:
         self._validation = Validation(config, player, method, judge)
         self.settings = self._validation.settings
         self._samples = Samples(config.samples, workdir)
+        shown = config.samples.every or config.validation.every
+        self._report = GrowingReport(workdir) if shown else None
         total = sum(phase.iterations for phase in curriculum.phases(config))
         self._profiler = Profiler(profiled, workdir, total)
 
@@ -113,6 +116,7 @@ class Watch:
             raise
         values = {"phase": phase.name, "iteration": position.iteration, **values}
         self._metrics.write(position.step, values, seconds)
+        self._grow()
         standing = dataclasses.replace(position.standing, settings=self.settings)
         standing = standing.after(position.step, value)
         best = standing.best_step == position.step
@@ -164,8 +168,15 @@ class Watch:
     def sample(self, step: int, played, rewards, credited: Credited) -> None:
         """Writes some trajectories of the iteration `step`; see `Samples.write`."""
         advantages = [credit.steps for credit in credited.advantages]
-        self._samples.write(step, played, rewards, credited.trajectories, advantages)
+        if self._samples.write(step, played, rewards, credited.trajectories, advantages):
+            self._grow()
+
+    def _grow(self, last: bool = False) -> None:
+        """Has the report show what was just written, where there is one."""
+        if self._report is not None:
+            self._report.grow(last)
 
     def close(self) -> None:
         """The run ends, in whatever way."""
+        self._grow(last=True)
         self._profiler.close()
