@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 from absl import logging
 
-from agemem_jax.rewards import judge_prompts, judge_replies
+from agemem_jax.rewards import judge_prompts
 from agemem_jax.rewards.judge_cache import FILE_NAME, ScoreCache
 from agemem_jax.rewards.llm_judge import JudgeStats, LLMJudge
 from tests.rewards.endpoint import RIGHT, Endpoint, always, judge_at
