@@ -64,6 +64,12 @@ RULES = (
     Rule(r"--profile_steps", left_out="test_profiling.py has it; a trace takes a minute"),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
     Rule(r"--workdir=runs/(a|dapo|short|guarded) .*--config", options_alone=True),
+    Rule(r"full_context", left_out="tests/methods/test_baselines.py plays and trains each method"),
+    Rule(
+        r"memory_hygiene\.py",
+        append="--config=quickstart --methods=archive_turns --history=2 --histories=1",
+        replace=(r"--workdir=\S+", "--workdir=runs/hygiene"),
+    ),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),
     Rule(r"local\.sh 2 .*quickstart", left_out="tests/test_end_to_end.py trains in two processes"),
