@@ -38,6 +38,23 @@ class ModelRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class NamedRequest(ModelRequest):
+    """A request that shows entries, which stand in `data` without their ids.
+
+    Attributes:
+      ids: of the entries shown, in order. A reply has `#0` for the first of them, and so on.
+    """
+
+    ids: tuple[str, ...] = ()
+
+    def with_ids(self, text: str) -> str:
+        """The text of a reply with ids in the place of their numbers."""
+        for place, name in enumerate(self.ids):
+            text = text.replace(f'"#{place}"', f'"{name}"')
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
 class Reply:
     """What the model answers: text, or calls of tools, each a name and arguments as text."""
 
