@@ -36,8 +36,9 @@ class LangMemAdapter:
         prompt = "\n".join(message["content"] or "" for message in messages)
         message = _SESSION.search(prompt)[1]
         if offered[0] == "PatchFunctionErrors":
-            (call,) = messages[-2]["tool_calls"]
-            function, error = call["function"], messages[-1]["content"]
+            wrong, error = messages[-1]["tool_call_id"], messages[-1]["content"]
+            calls = messages[-2]["tool_calls"]
+            (function,) = (call["function"] for call in calls if call["id"] == wrong)
             ids = re.search(r"Available IDs: (\[.*?\])", error)
             written = {"name": function["name"], "arguments": json.loads(function["arguments"])}
             return _repair(message, written, ast.literal_eval(ids[1]) if ids else ())

@@ -133,6 +133,8 @@ def _repair(request: ModelRequest) -> Reply:
             return Reply(calls=(_fix(json.dumps(fixed)),))
         case 4:
             return Reply(calls=(_fix(wrong), _fix(fixed)))
+        case 5:
+            return Reply("I cannot mend this.")
     return Reply(calls=(_fix(fixed),))
 
 
