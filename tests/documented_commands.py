@@ -77,6 +77,10 @@ RULES = (
     Rule(r"^for seed", left_out="an hour; one of its rounds stands in README.md"),
     Rule(r"reward_hacks\.py", replace=(r"--tasks=\d+", "--tasks=1")),
     Rule(r"-m pytest", left_out="the tests are run as they are"),
+    Rule(
+        r"compare_memory_systems\.py|requirements-baselines",
+        left_out="the libraries have environments of their own; tests/methods play a short form",
+    ),
     Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
     Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
     Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),

@@ -85,12 +85,19 @@ class Run:
     Attributes:
       operations: on the store, in order.
       requests: lines of the calls of the model while the conversation was told, in order.
-      found: what was found for the question at the end.
+      found: what was found for the question at the end, best first; sorted where a library
+        promises no order.
     """
 
     operations: tuple[Operation, ...]
     requests: tuple[str, ...]
     found: tuple[str, ...]
+
+    @property
+    def short(self) -> "Run":
+        """The same with checksums of the requests, which are long."""
+        sums = (f"{zlib.crc32(line.encode()):08x}" for line in self.requests)
+        return dataclasses.replace(self, requests=tuple(sums))
 
 
 class Adapter(Protocol):
