@@ -10,8 +10,8 @@
 | agemem | after RL | all six tools |
 | mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
 | mem0_graph | before RL | the same, and relations between entities |
-| langmem | before RL | a manager inserts, patches and deletes by calls; shown as in mem0 |
-| a_mem | before RL | each message is a note that links to others and changes them; shown as in mem0 |
+| langmem | before RL | a manager inserts, patches and deletes by calls; shown alike |
+| a_mem | before RL | messages are notes that link to and change each other; shown alike |
 
 Memory systems with a pipeline take options, as in "mem0(trained=True)": `methods.memory_system`.
 """

@@ -10,11 +10,16 @@ _TIES = (
     "in-memory Qdrant finds the latest first and our store the earliest, so that the model sees "
     "other ids."
 )
+_ASKS_ONCE_MORE = (
+    "Where the model answered a request for a repair without a call, the library asks once more, "
+    "then loses the message, whatever comes; ours loses it at once. The stores are the same."
+)
 
 # Differences that are understood, by system and conversation: what the library does otherwise.
 EXPLAINED: dict[str, dict[str, str]] = {
     "mem0": {"conversation-0": _TIES},
     "mem0_graph": {"conversation-0": _TIES},
+    "langmem": {f"conversation-{number}": _ASKS_ONCE_MORE for number in (5, 9, 10)},
 }
 
 ADAPTERS: dict[str, Adapter] = {
