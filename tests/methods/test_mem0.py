@@ -1,6 +1,8 @@
 """Mem0 and its graph: what is read in replies, and what becomes of it."""
 
+import dataclasses
 import json
+import random
 
 import pytest
 
@@ -35,7 +37,16 @@ def test_facts_are_read_as_the_library_reads_them(reply, expected):
 
 
 @pytest.mark.parametrize(
-    "reply", ["none", '{"facts": ["a', '["a"]', '{"fact": []}', '{"facts": 3}', "[" * 100_000]
+    "reply",
+    [
+        "none",
+        '{"facts": ["a',
+        '["a"]',
+        '{"fact": []}',
+        '{"facts": 3}',
+        "[" * 100_000,
+        '{"facts": [' + "[" * 900 + "]" * 900 + "]}",
+    ],
 )
 def test_what_holds_no_facts_is_refused_in_a_sentence(reply):
     with pytest.raises(ReplyError, match="^(The reply|facts)"):
@@ -146,6 +157,45 @@ def test_relations_are_ranked_as_by_rank_bm25():
     for query in ("what of a", "k", "d g", "nothing"):
         best = library.BM25Okapi(words).get_top_n(query.split(" "), words, n=5)
         assert [words[place] for place in rank(query, found)] == best
+
+
+JUNK = ["", "none", "{", "[]", "null", "3", '"text"', "{}", "```", "<think>", "\\ud83d", NOTED]
+VALUES = [None, 3, 1.5, True, "x", "", [], ["y"], {"z": 1}, "0", "ADD", "\ud83d"]
+
+
+def random_reply(rng):
+    """Something like JSON with keys that mean something, and often nothing like it."""
+    if rng.random() < 0.2:
+        return rng.choice(JUNK)
+    keys = ("facts", "memory", "entities", "relations", "text", "event", "id", "fact", "entity",
+            "entity_type", "source", "relationship", "destination")  # fmt: skip
+    events = ("ADD", "UPDATE", "DELETE", "NONE")
+
+    def value(depth):
+        kind = rng.random()
+        if depth and kind < 0.4:
+            return [value(depth - 1) for _ in range(rng.randrange(4))]
+        if depth and kind < 0.8:
+            some = {key: value(depth - 1) for key in rng.sample(keys, 5)}
+            return some | ({"event": rng.choice(events)} if rng.random() < 0.7 else {})
+        return rng.choice(VALUES)
+
+    text = json.dumps({key: value(3) for key in keys[:4]})
+    return text[: rng.randrange(len(text))] if rng.random() < 0.2 else text
+
+
+@pytest.mark.parametrize("method", [Mem0(), Mem0Graph()])
+def test_whatever_the_model_replies_the_episode_comes_to_its_end(method, chat, store):
+    for seed in range(30):
+        rng = random.Random(seed)
+
+        def reply(request, rng=rng):
+            return answer("x") if request.purpose == "act" else random_reply(rng)
+
+        trajectory, _ = play(method, chat, store, *[reply] * 30)
+        assert trajectory.outcome.answer == "x"
+        json.dumps([dataclasses.asdict(event) for event in trajectory.events]).encode()
+        assert trajectory.memory == store.contents(0)
 
 
 def test_wrong_options_are_refused():
