@@ -59,6 +59,7 @@ RULES = (
     Rule(r"bash launch/setup\.sh", left_out="launch/check_install.sh and tests/launch run it"),
     Rule(r"source \.venv", left_out="the tests' own environment is used"),
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
+    Rule(r"--workdir=runs/mem", left_out="README.md has others; tests/methods play and train them"),
     Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
     Rule(r"--profile_steps", left_out="test_profiling.py has it; a trace takes a minute"),
@@ -86,6 +87,10 @@ RULES = (
     Rule(r"^for seed", left_out="an hour; one of its rounds stands in README.md"),
     Rule(r"reward_hacks\.py", replace=(r"--tasks=\d+", "--tasks=1")),
     Rule(r"-m pytest", left_out="the tests are run as they are"),
+    Rule(
+        r"compare_memory_systems\.py",
+        left_out="the libraries have environments of their own; tests/methods have a short form",
+    ),
     Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
     Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
     Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),
