@@ -70,6 +70,10 @@ RULES = (
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
+    Rule(
+        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
+        left_out="tests/commands/test_reproduce.py; it trains several runs",
+    ),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),

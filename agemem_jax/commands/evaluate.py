@@ -194,7 +194,7 @@ def _evaluate(
             pairs = list(zip(played.trajectories, played.rewards, strict=True))
             record = Record(
                 name, method.title, settings, played.measures,
-                tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
+                tasks=[{"task_id": t.task.task_id, **r.values} for t, r in pairs],
                 trajectories=render_trajectories(pairs[: _SHOW.value]), rows=played.rows,
             )  # fmt: skip
             records.write(record)

@@ -33,7 +33,7 @@ class Record:
       title: as it appears in tables.
       settings: what the figures depend on, as JSON values.
       measures: what came out.
-      tasks: of every task its id and the parts of its reward.
+      tasks: of every task that did not fail, in order: its `task_id`, and its reward by name.
       trajectories: Markdown of the first few.
       rows: of every task the values that the measures are means of, by name; None where it has
         none. Records of earlier versions have none.
@@ -57,7 +57,8 @@ class Records:
 
     def find(self, method: str, settings: Mapping[str, Any]) -> Record | None:
         """What `method` did under `settings`; None where that was not tried, or is unreadable."""
-        return read(self._path(method, settings))
+        path = self._path(method, settings)
+        return read(path) if path.is_file() else None
 
     def paths(self, method: str, settings: Mapping[str, Any]) -> dict[str, str]:
         """Where a record, its episodes and the shown ones are, below the work directory."""
@@ -77,7 +78,7 @@ class Records:
     def all(self) -> list[Record]:
         """Every record, those of one set of settings together, oldest first."""
         paths = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        records = [record for path in paths if (record := _read(path)) is not None]
+        records = [record for path in paths if (record := read(path)) is not None]
         order: dict[str, int] = {}
         for record in records:
             order.setdefault(_digest(_shared(record.settings)), len(order))
@@ -140,20 +141,17 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-def read(path: pathlib.Path) -> Record | None:
-    """The record of a file; None where there is none, or it is unreadable."""
-    return _read(path) if path.is_file() else None
-
-
-def _read(path: pathlib.Path) -> Record | None:
+def read(path: os.PathLike) -> Record | None:
+    """The record in a file; None where that holds none."""
     try:
+        path = pathlib.Path(path)
         values = json.loads(path.read_text())
         values["measures"] = _measures(values["measures"])
         values["rows"] = tuple(values.get("rows", ()))
         shown = path.with_suffix(".md")
         text = shown.read_text() if shown.is_file() else ""
         return Record(**values, trajectories=text)
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

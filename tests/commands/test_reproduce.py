@@ -126,6 +126,7 @@ def test_a_real_backbone_goes_from_the_command_to_the_trajectories(tmp_path):
     assert [cell["column"] for cell in cells] == [
         "average", "prompt tokens", "sampled tokens", "model calls",
     ]  # fmt: skip
+    assert cells[0]["low"] is not None, "the tasks of the record are told apart"
     (source,) = cells[1]["sources"]
     lines = (paper / source["episodes"]).read_text().splitlines()
     costs = [json.loads(line)["cost"] for line in lines]

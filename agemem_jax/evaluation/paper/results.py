@@ -75,7 +75,7 @@ class Measured:
     def values(self, metric: str = "main") -> dict[str, float] | None:
         """A metric of every task by its id; None where the record does not have them."""
         name = self.main if metric == "main" else metric
-        tasks = [each["task"] for each in self.record.tasks]
+        tasks = [each.get("task_id") for each in self.record.tasks]
         if not self.record.rows or len(set(tasks)) < len(tasks):
             return None
         pairs = zip(tasks, self.record.rows, strict=True)
