@@ -49,6 +49,10 @@ class Rule:
 
 
 RULES = (
+    Rule(
+        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
+        left_out="tests/commands/test_reproduce.py; it trains several runs",
+    ),
     Rule(r"bash launch/quickstart\.sh", append=f"runs/quickstart {_SMALL}"),
     # In one process: a worker that is still busy 5 s after the last test is interrupted with a
     # traceback, which a busy machine's collector of garbage may print.
@@ -70,10 +74,6 @@ RULES = (
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
-    Rule(
-        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
-        left_out="tests/commands/test_reproduce.py; it trains several runs",
-    ),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
