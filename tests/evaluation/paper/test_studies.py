@@ -7,6 +7,7 @@ from agemem_jax.commands import reproduce
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.evaluation.paper import studies
 from agemem_jax.evaluation.paper.plan import Plan
+from agemem_jax.plugins.registry import Registry
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.configuration import run_config, run_record
@@ -140,3 +141,11 @@ def test_a_wrong_flag_is_refused_before_anything_is_played(tmp_path, arguments, 
         run_main(reproduce.main, *common, *arguments)
     assert not (tmp_path / "out").exists()
     flags.FLAGS["workdir"].unparse()
+
+
+def test_methods_that_need_a_training_of_their_own_are_not_played_with_the_weights_of_another(
+    monkeypatch,
+):
+    names = ("random", "agemem", "resum_rl", "resum", "mem0", "no_memory", "just_rl")
+    monkeypatch.setattr(studies, "METHODS", Registry("method", dict.fromkeys(names, "a:b")))
+    assert studies.every_method() == ("no_memory", "mem0", "agemem", "resum", "just_rl")
