@@ -197,8 +197,8 @@ def _lines(path: pathlib.Path, table: Table, over: str, heads: Sequence[str]) ->
         rest = [row[i] for i in range(0 if several else 1, table.labels) if i not in (at, by)]
         lines = panels.setdefault("" if by is None else row[by], {})
         lines.setdefault(" ".join(rest), []).append(row)
-    with _figure(path, len(heads), len(panels), width=3.4) as axes:
-        for axis_row, (title, lines) in zip(axes, panels.items(), strict=True):
+    with _figure(path, len(heads), max(1, len(panels)), width=3.4) as axes:
+        for axis_row, (title, lines) in zip(axes, panels.items(), strict=False):
             for axis, head in zip(axis_row, heads, strict=True):
                 place = list(table.head).index(head)
                 for number, (label, rows) in enumerate(lines.items()):
