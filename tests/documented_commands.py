@@ -52,6 +52,10 @@ class Rule:
 
 
 RULES = (
+    Rule(
+        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
+        left_out="tests/commands/test_reproduce.py; it trains several runs",
+    ),
     Rule(r"bash launch/quickstart\.sh", append=f"runs/quickstart {_SMALL}"),
     # In one process: a worker that is still busy 5 s after the last test is interrupted with a
     # traceback, which a busy machine's collector of garbage may print.
