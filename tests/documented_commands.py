@@ -69,6 +69,7 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
+    Rule(r"(report\.py|agemem-report) "),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),

@@ -16,7 +16,6 @@ NOT_IMPORTED = {
     "array-record": "tensorflow-datasets writes HotpotQA into its files, where it is there",
     "importlib-resources": "tensorflow-datasets imports it, and does not ask for it",
     "jaxlib": "jax asks for a range; pinned only",
-    "jinja2": "transformers needs it for chat templates, and does not ask for it",
     "tensorboard": "shows the events of a run, by the command in README.md",
 }
 EXTRAS = {
