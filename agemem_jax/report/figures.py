@@ -166,6 +166,10 @@ def evaluation_figures(records: Mapping[str, Record], titles: Mapping[str, str])
     if not records:
         return []
     scores = [n for n in _SCORES if any(n in r.measures.estimates for r in records.values())]
+    if all(
+        r.measures.estimates.get("f1") == r.measures.estimates.get("j") for r in records.values()
+    ):
+        scores = [name for name in scores if name != "f1"]  # by the offline judge they are one
     height = 1.0 + 0.3 * len(records)
     costs = [n for n in _COSTS if any(n in r.measures.estimates for r in records.values())]
     return [

@@ -182,6 +182,8 @@ def _results(records: Mapping[str, Record], titles: Mapping[str, str]) -> list[d
 
 def _columns(measures: Sequence[Measures]) -> dict[str, str]:
     every = {**_SCORES, **_PLAIN}
+    if all(each.estimates.get("f1") == each.estimates.get("j") for each in measures):
+        del every["f1"]  # by the offline judge they are one
     return {n: t for n, t in every.items() if any(n in each.estimates for each in measures)}
 
 

@@ -111,11 +111,14 @@
     const value = cell.getValue();
     return value === null ? "" : value.toFixed(digits);
   };
-  const text = (cell) => document.createTextNode(cell.getValue());
+  const text = (cell) => {
+    cell.getElement().title = cell.getValue(); // whole, where the column is too narrow
+    return document.createTextNode(cell.getValue());
+  };
   function opener(cell) {
     const link = document.createElement("a");
     link.href = `#open=${cell.getRow().getData().id}`;
-    link.textContent = cell.getValue();
+    link.textContent = link.title = cell.getValue();
     link.onclick = (event) => { event.preventDefault(); event.stopPropagation(); show([cell.getRow().getData().id]); };
     return link;
   }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from absl import logging
 
+from agemem_jax.report.growing import GrowingReport
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training import components
 from agemem_jax.training.checkpoints.checkpoints import Checkpoints
@@ -161,7 +162,7 @@ def config():
 @pytest.fixture(scope="module")
 def watched(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("watched")
-    Trainer(config, workdir).run()
+    Trainer(config, workdir, report=GrowingReport(workdir).grow).run()
     return workdir
 
 
@@ -202,7 +203,7 @@ def test_training_is_the_same_without_any_of_it(watched, config, tmp_path):
         config, validation=ValidationConfig(), samples=SamplesConfig(),
         curriculum=dataclasses.replace(config.curriculum, iterations=(2,)),
     )  # fmt: skip
-    Trainer(alone, tmp_path).run()
+    Trainer(alone, tmp_path, report=GrowingReport(tmp_path).grow).run()
     assert lines(tmp_path, evaluations=False) == lines(watched, evaluations=False)[:2]
     assert not lines(tmp_path, evaluations=True)
     assert not (tmp_path / "samples").exists() and not (tmp_path / "report.html").exists()
