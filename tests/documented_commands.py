@@ -83,6 +83,8 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
+    Rule(r"agemem-report", left_out="README.md has the same program, by the file of a clone"),
+    Rule(r"report\.py"),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
