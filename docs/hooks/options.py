@@ -125,7 +125,36 @@ def page() -> str:
                 f"{_cell(option.meaning)} |"
             )
         parts.append("\n".join(rows) + "\n")
+    parts += [_of_parts(*each) for each in _registries()]
     return "\n".join(parts)
+
+
+def _registries() -> Iterator[tuple[str, str, Any]]:
+    from agemem_jax.rewards import registry as rewards
+    from agemem_jax.tasks import registry as tasks
+    from agemem_jax.training.credit import registry as credit
+
+    yield "Task sources", "tasks.options", tasks.SOURCES
+    yield "Components of the reward", "rewards.components.NAME.options", rewards.COMPONENTS
+    yield "Credit rules", "grpo.credit_options", credit.RULES
+
+
+def _of_parts(title: str, prefix: str, registry: Any) -> str:
+    """The options of the parts of one kind: their fields, as each part explains them."""
+    lines = [
+        f"## {title}\n\nWhat stands below `{prefix}` depends on the part that is named.\n",
+        "| part | option | type | default | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for name in registry.names:
+        part = registry.find(name)
+        for group in groups(part) if dataclasses.is_dataclass(part) else ():
+            for option in group.options:
+                lines.append(
+                    f"| `{name}` | `{option.name}` | {_cell(option.type)} | "
+                    f"`{_cell(option.default)}` | {_cell(option.meaning)} |"
+                )
+    return "\n".join(lines) + "\n"
 
 
 def _default(field: dataclasses.Field) -> Any:
