@@ -7,7 +7,8 @@
 #
 # Everything lands in the work directory (default runs/quickstart): checkpoints,
 # metrics.jsonl, TensorBoard events, evaluation.json and .csv, learning_curve.png,
-# trajectories.md. A run that was interrupted continues where it stopped.
+# trajectories.md, and report.html, which shows it all in a browser. A run that was interrupted
+# continues where it stopped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 workdir="${1:-runs/quickstart}"

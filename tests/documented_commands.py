@@ -52,6 +52,10 @@ class Rule:
 
 
 RULES = (
+    Rule(
+        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
+        left_out="tests/commands/test_reproduce.py; it trains several runs",
+    ),
     Rule(r"bash launch/quickstart\.sh", append=f"runs/quickstart {_SMALL}"),
     # In one process: a worker that is still busy 5 s after the last test is interrupted with a
     # traceback, which a busy machine's collector of garbage may print.
@@ -59,11 +63,18 @@ RULES = (
     Rule(r"bash launch/setup\.sh", left_out="launch/check_install.sh and tests/launch run it"),
     Rule(r"source \.venv", left_out="the tests' own environment is used"),
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
+    Rule(r"--workdir=runs/mem", left_out="README.md has others; tests/methods play and train them"),
     Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
     Rule(r"--profile_steps", left_out="test_profiling.py has it; a trace takes a minute"),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
     Rule(r"--workdir=runs/(a|dapo|short|guarded) .*--config", options_alone=True),
+    Rule(r"full_context", left_out="tests/methods/test_baselines.py plays and trains each method"),
+    Rule(
+        r"memory_hygiene\.py",
+        append="--config=quickstart --methods=archive_turns --history=2 --histories=1",
+        replace=(r"--workdir=\S+", "--workdir=runs/hygiene"),
+    ),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),
     Rule(r"local\.sh 2 .*quickstart", left_out="tests/test_end_to_end.py trains in two processes"),
@@ -72,6 +83,8 @@ RULES = (
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),
+    Rule(r"agemem-report", left_out="README.md has the same program, by the file of a clone"),
+    Rule(r"report\.py"),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"(backbones\.py|agemem-backbones)"),
@@ -80,6 +93,10 @@ RULES = (
     Rule(r"^for seed", left_out="an hour; one of its rounds stands in README.md"),
     Rule(r"reward_hacks\.py", replace=(r"--tasks=\d+", "--tasks=1")),
     Rule(r"-m pytest", left_out="the tests are run as they are"),
+    Rule(
+        r"compare_memory_systems\.py",
+        left_out="the libraries have environments of their own; tests/methods have a short form",
+    ),
     Rule(r"survive_kills\.py", left_out="tests/test_end_to_end.py runs it"),
     Rule(r"benchmark\.py|peers\.sh", left_out="tests/test_benchmark.py runs the suites"),
     Rule(r"benchmark_loading\.py", left_out="reads gigabytes"),

@@ -8,26 +8,12 @@ import pathlib
 import re
 import sys
 import traceback
-import types
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from agemem_jax import configs
 from agemem_jax.training.configuration import doors
-
-_MODULE = "agemem_run_config"  # the name of the module that a file becomes
-
-
-def find(name: str) -> pathlib.Path:
-    """The file of a configuration that is given by name or by path."""
-    path = configs.FILES.get(name) or pathlib.Path(name)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"--config is {name!r}, which is neither a file nor the name of a configuration that "
-            f"comes with the package: {', '.join(configs.FILES)}."
-        )
-    return path
 
 
 class _Parser(flags.ArgumentParser):
@@ -39,14 +25,9 @@ class _Parser(flags.ArgumentParser):
     def parse(self, text: str) -> ConfigDict:
         _forget_overrides(text)
         name, *argument = text.split(":", 1)
-        path = find(name)
-        module = types.ModuleType(_MODULE)
-        module.__file__ = str(path)
-        sys.modules[_MODULE] = module  # where dataclasses look up what their annotations name
+        path = configs.find(name, "--config")
         try:
-            # What the user names is a program of theirs, to be run.
-            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102
-            config = module.get_config(*argument)
+            config = configs.load(path, *argument)
         except Exception as error:  # whatever the user's file does
             raise OSError(f"--config={text}: {_sentence(error, path)}") from error
         if not isinstance(config, ConfigDict):

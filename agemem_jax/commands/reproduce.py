@@ -85,7 +85,7 @@ def _plan(workdir: pathlib.Path, names: list[str]) -> Plan:
     plan = Plan.make(workdir, asked, names, running.seeds())
     if _ONLY_RENDER.value:
         return plan
-    plan.write()
+    plan = plan.write()
     own = running.own_configuration(sys.argv[1:])
     playing = [*shlex.split(_PLAYING.value)]
     playing += [] if TASKS.value is None else [f"--tasks={TASKS.value}"]

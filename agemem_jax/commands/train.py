@@ -18,6 +18,7 @@ from agemem_jax.commands import accelerator, cli
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.parallel import processes
+from agemem_jax.report.growing import GrowingReport
 from agemem_jax.training.configuration import run_config
 from agemem_jax.training.interruption import Interruption
 from agemem_jax.training.monitoring.profiling import parse_steps
@@ -56,7 +57,8 @@ def main(argv):
     with cli.stoppable(interruption):
         if jax.default_backend() == "tpu":
             interruption.watch_maintenance()
-        train(config, WORKDIR.value, interruption, profiled)
+        report = GrowingReport(WORKDIR.value).grow
+        train(config, WORKDIR.value, interruption, profiled, report)
 
 
 def run():

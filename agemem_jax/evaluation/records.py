@@ -59,7 +59,8 @@ class Records:
 
     def find(self, method: str, settings: Mapping[str, Any]) -> Record | None:
         """What `method` did under `settings`; None where that was not tried, or is unreadable."""
-        return read(self._path(method, settings))
+        path = self._path(method, settings)
+        return read(path) if path.is_file() else None
 
     def paths(self, method: str, settings: Mapping[str, Any]) -> dict[str, str]:
         """Where a record, its episodes and the shown ones are, below the work directory."""
@@ -156,7 +157,7 @@ def _read(path: epath.Path) -> Record | None:
         shown = path.with_suffix(".md")
         text = shown.read_text() if shown.is_file() else ""
         return Record(**values, trajectories=text)
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

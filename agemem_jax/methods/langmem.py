@@ -7,7 +7,7 @@ model that makes all operations at once, and calls that repair what cannot be ru
   library's `<tool_call>`, and are not forced by the sampler where the library forces one.
 - Texts are embedded as they are; the library embeds the JSON of an entry, and queries with a
   header. It searches with the newest message alone, and so does this.
-- A repair has instructions of its own in place of the first ones.
+- A repair has instructions of its own; like the library's, it does not see the memory.
 - A reply is one JSON array of calls: what is no JSON in one of them takes the others along.
 - A reply that the library would ask for again until its graph gives up is asked for `max_attempts`
   times; after a repair without any call the library asks once more, then loses the message.
@@ -99,30 +99,30 @@ class Manager(Pipeline):
 
     def _calls(self, message: str, documents: Mapping[str, str]) -> Play:
         """Calls that can be run. Raises _GaveUp."""
-        memory = [
-            _json({"json_doc_id": memory_id, "content": content})
-            for memory_id, content in documents.items()
-        ]
-        told = (f"Message:\n{message}", *(("Memory:", *memory) if memory else ()))
-        calls, attempts = yield from self._first_calls(told, documents)
+        calls, attempts = yield from self._first_calls(message, documents)
         wrong = {place: _error(call, documents) for place, call in enumerate(calls)}
         while any(wrong.values()) and attempts < self._method.max_attempts:
             # All that are wrong are repaired side by side, the last one first, as in the library.
             for place in [place for place in reversed(wrong) if wrong[place]]:
-                yield from self._repair(calls[place], wrong[place], told)
+                yield from self._repair(calls[place], wrong[place], message)
             wrong = {place: _error(call, documents) for place, call in enumerate(calls)}
             attempts += 1
         for error in filter(None, wrong.values()):
             self.episode.malformed(error)
         return [call for place, call in enumerate(calls) if not wrong[place]]
 
-    def _first_calls(self, told: Sequence[str], documents: Mapping[str, str]) -> Play:
+    def _first_calls(self, message: str, documents: Mapping[str, str]) -> Play:
         """The calls of the first reply that can be used, and how many replies it took."""
+        memory = [
+            _json({"json_doc_id": memory_id, "content": content})
+            for memory_id, content in documents.items()
+        ]
+        parts = (f"Message:\n{message}", *(("Memory:", *memory) if memory else ()))
         purpose = "manage" if documents else "extract"
         instructions = (MANAGE if documents else EXTRACT)[self._style]
         wrong: list[str] = []
         for attempt in range(1, self._method.max_attempts + 1):
-            reply = yield from self.episode.ask(purpose, instructions, [*wrong, *told])
+            reply = yield from self.episode.ask(purpose, instructions, [*wrong, *parts])
             try:
                 calls = self._read(reply)
                 return (self._resolve(calls, documents) if documents else calls), attempt
@@ -170,10 +170,10 @@ class Manager(Pipeline):
                 resolved.append(_Call("Memory", patched, memory_id))
         return resolved
 
-    def _repair(self, call: _Call, error: str, told: Sequence[str]) -> Play:
+    def _repair(self, call: _Call, error: str, message: str) -> Play:
         """Changes a call that cannot be run as the model says. Raises _GaveUp."""
         written = _json({"name": call.name, "arguments": call.arguments})
-        parts = (f"Call: {written}\nError: {error}", *told)
+        parts = (f"Call: {written}\nError: {error}", f"Message:\n{message}")
         reply = yield from self.episode.ask("repair", REPAIR[self._style], parts)
         try:
             repairs = self._read(reply)
@@ -225,6 +225,7 @@ class _AnyCalls:
     def validate(self, name: Any, arguments: Any) -> ToolCall:
         if not isinstance(name, str):
             raise ToolError(f"The name of a call must be a string, not {shown(name)}.")
+        arguments = {} if arguments is None else arguments
         if not isinstance(arguments, Mapping):
             raise ToolError(f"Arguments must be a JSON object, not {shown(arguments)}.")
         return ToolCall(name, arguments)

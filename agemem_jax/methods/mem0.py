@@ -245,6 +245,9 @@ def read_object(reply: str) -> Mapping[str, Any]:
     return value
 
 
+_MAX_DEPTH = 32
+_LEAVES = (str, int, float, type(None))
+
 _FENCED = re.compile(r"```[a-zA-Z0-9]*\n(?P<inside>.*)\n```", re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _FENCE_ANYWHERE = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
@@ -269,11 +272,23 @@ def _read(reply: str) -> Any:
     """The JSON value of a reply, with text around it if need be. Raises ReplyError."""
     try:
         try:
-            return json.loads(_bare(reply), strict=False)
+            value = json.loads(_bare(reply), strict=False)
         except json.JSONDecodeError:
-            return json.loads(_inside(reply), strict=False)
+            value = json.loads(_inside(reply), strict=False)
+        return _checked(value)
     except (ValueError, RecursionError) as error:  # an integer of absurd length; absurd depth
         raise ReplyError(f"The reply is no JSON: {_first_line(error)}.") from error
+
+
+def _checked(value: Any) -> Any:
+    """The value, if everything that looks into it can. Raises RecursionError."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inside = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [x for each in inside if not isinstance(each, _LEAVES) for x in each]
+        if not level:
+            return value
+    raise RecursionError(f"It is nested more than {_MAX_DEPTH} levels deep")
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from agemem_jax.protocol.events import (
 )
 from agemem_jax.protocol.messages import Context, Kind
 from agemem_jax.protocol.parser import InvalidCall
-from agemem_jax.protocol.tools import ToolCall, ToolResult, ToolSpec
+from agemem_jax.protocol.tools import ToolCall, ToolResult, ToolSpec, shown
 from agemem_jax.rollout.episode import Episode, EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.player import Player
@@ -242,19 +242,20 @@ class SystemEpisode(Episode):
         What is no text where text is needed fails like an id that does not exist.
         """
         step, before, memory = self.step - 1, self.context, dict(self.memory)
-        arguments = _encodable(dict(arguments))
-        wrong = [
-            name
-            for name in ("memory_id", "content")
-            if not isinstance(arguments.get(name, ""), str)
-        ]
-        if wrong:
-            error = f"{wrong[0]} of {spec.name} must be a string."
-            result = ToolResult(error, ok=False)
-            call = InvalidCall(spec.name, repr(arguments), error)
-        else:
+        error, texts = None, ("memory_id", "content")
+        try:
+            wrong = [each for each in texts if not isinstance(arguments.get(each, ""), str)]
+            if wrong:
+                error = f"{wrong[0]} of {spec.name} must be a string."
+            arguments = _encodable(dict(arguments))
+        except RecursionError:
+            error = f"The arguments of {spec.name} are nested too deeply."
+        if error is None:
             result = yield from spec.handler(self, arguments)
             call = ToolCall(spec.name, arguments)
+        else:
+            result = ToolResult(error, ok=False)
+            call = InvalidCall(spec.name, ", ".join(map(shown, arguments.values())), error)
         self.record(call, step, result, before, memory.get(result.memory_id))
         self.tell("operation", f"{spec.name}: {result.text} {result.content or ''}".rstrip())
         return result

@@ -15,8 +15,8 @@
 | resum | before RL | goes on from summaries that it writes of its context |
 | mem0 | before RL | a pipeline stores facts; what it finds is shown at each step |
 | mem0_graph | before RL | the same, and relations between entities |
-| langmem | before RL | a manager inserts, patches and deletes by calls; shown as in mem0 |
-| a_mem | before RL | messages are notes that link and change one another; shown as in mem0 |
+| langmem | before RL | a manager inserts, patches and deletes by calls; shown alike |
+| a_mem | before RL | messages are notes that link to and change each other; shown alike |
 | NAME+rl | after RL | what the method NAME may do: for a run that trained it (`config.method`) |
 
 Some take options, as in "archive_turns(turns=8)": the fields of their class.

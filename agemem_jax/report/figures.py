@@ -43,27 +43,13 @@ class Figure:
     panels: Sequence[Draw]
     height: float = 3.0
 
-    def svg(self) -> str:
-        """To stand inside of a page: without a prologue, its ids beginning with its name."""
-        with io.StringIO() as file:
-            self._save(file, "svg", metadata={"Date": None, "Creator": None}, transparent=True)
-            text = file.getvalue()
-        text = text[text.index("<svg") :].replace(_INK, "currentColor")
-        text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-        return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{self.name}-", text)
-
-    def png(self) -> bytes:
-        """On white, at 150 dots an inch."""
-        with io.BytesIO() as file:
-            self._save(file, "png", dpi=150, facecolor="white")
-            return file.getvalue()
-
-    def _save(self, file: io.IOBase, kind: str, **options: Any) -> None:
+    def draw(self) -> "Drawn":
+        """Draws it; laid out once for both forms, which is most of the work."""
         import matplotlib
         from matplotlib.figure import Figure as Canvas
 
         cycle = {"axes.prop_cycle": matplotlib.cycler(color=_COLOURS)}
-        with matplotlib.rc_context(_STYLE | cycle):
+        with matplotlib.rc_context(_STYLE | cycle), io.StringIO() as text, io.BytesIO() as image:
             rows = -(-len(self.panels) // 4)  # of four at most, and of about as many each
             columns = -(-len(self.panels) // rows)
             canvas = Canvas(figsize=(3.3 * columns, self.height * rows), layout="constrained")
@@ -72,7 +58,36 @@ class Figure:
                 panel(place)
             for place in axes[len(self.panels) :]:
                 place.remove()
-            canvas.savefig(file, format=kind, **options)
+            canvas.get_layout_engine().execute(canvas)
+            canvas.set_layout_engine("none")
+            undated = {"Date": None, "Creator": None}
+            canvas.savefig(text, format="svg", metadata=undated, transparent=True)
+            canvas.savefig(image, format="png", dpi=150, facecolor="white")
+            return Drawn(
+                self.name, self.title, _inside(text.getvalue(), self.name), image.getvalue()
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A picture in both forms.
+
+    Attributes:
+      name, title: of the figure.
+      svg: to stand inside of a page: without a prologue, its ids beginning with its name.
+      png: on white, at 150 dots an inch.
+    """
+
+    name: str
+    title: str
+    svg: str
+    png: bytes
+
+
+def _inside(svg: str, name: str) -> str:
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
 def training_figures(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -151,6 +166,10 @@ def evaluation_figures(records: Mapping[str, Record], titles: Mapping[str, str])
     if not records:
         return []
     scores = [n for n in _SCORES if any(n in r.measures.estimates for r in records.values())]
+    if all(
+        r.measures.estimates.get("f1") == r.measures.estimates.get("j") for r in records.values()
+    ):
+        scores = [name for name in scores if name != "f1"]  # by the offline judge they are one
     height = 1.0 + 0.3 * len(records)
     costs = [n for n in _COSTS if any(n in r.measures.estimates for r in records.values())]
     return [

@@ -1,13 +1,12 @@
 """The report of a run that trains: written anew as it goes on, without getting in its way.
 
-It is written by the first process of a job, where samples or an evaluation have just been written.
+Training calls it in its first process, where samples or an evaluation have just been written.
 What a report costs it may cost a fiftieth of the time; an error costs that report only.
 """
 
 import os
 import time
 
-from agemem_jax.parallel import processes
 from agemem_jax.report.write import try_to_write_report
 
 _SHARE = 50  # of the time between two reports to that of writing one
@@ -26,7 +25,7 @@ class GrowingReport:
         Whatever goes wrong is logged and nothing else.
         """
         started = self._clock()
-        if not processes.is_primary() or (started < self._not_before and not last):
+        if started < self._not_before and not last:
             return
         try_to_write_report(self._workdir)
         ended = self._clock()

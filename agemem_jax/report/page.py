@@ -19,7 +19,7 @@ from agemem_jax.evaluation.records import Record
 from agemem_jax.report import contents, figures, fragments
 from agemem_jax.report import view as views
 from agemem_jax.report.contents import Contents, Played
-from agemem_jax.report.figures import Figure
+from agemem_jax.report.figures import Drawn
 from agemem_jax.rewards.estimates import Estimate
 
 _PER_BLOCK = 20
@@ -53,11 +53,11 @@ class Limits:
 DEFAULT = Limits()
 
 
-def page(found: Contents, limits: Limits) -> tuple[str, list[Figure]]:
+def page(found: Contents, limits: Limits) -> tuple[str, list[Drawn]]:
     """The HTML of a report, and the figures in it, for files of their own."""
     titles = contents.source_titles(found.records)
-    curves = figures.training_figures(found.metrics)
-    compared = figures.evaluation_figures(found.records, titles)
+    curves = [each.draw() for each in figures.training_figures(found.metrics)]
+    compared = [each.draw() for each in figures.evaluation_figures(found.records, titles)]
     chosen, rows, blocks = _packed(found.played, limits)
     text = (
         fragments.environment()
@@ -67,8 +67,8 @@ def page(found: Contents, limits: Limits) -> tuple[str, list[Figure]]:
             summary=_summary(found),
             remarks=_remarks(found, len(chosen)),
             results=_results(found.records, titles),
-            figures=[_drawn(figure) for figure in compared],
-            curves=[_drawn(figure) for figure in curves],
+            figures=compared,
+            curves=curves,
             config=contents.flat(found.config),
             rows={
                 "columns": list(rows[0]) if rows else [],
@@ -117,10 +117,6 @@ def _blocks(made: Sequence[str]) -> list[str]:
         ).decode()
         for start in range(0, len(made), _PER_BLOCK)
     ]
-
-
-def _drawn(figure: Figure) -> dict[str, Any]:
-    return {"title": figure.title, "svg": figure.svg()}
 
 
 def _summary(found: Contents) -> list[str]:
@@ -186,6 +182,8 @@ def _results(records: Mapping[str, Record], titles: Mapping[str, str]) -> list[d
 
 def _columns(measures: Sequence[Measures]) -> dict[str, str]:
     every = {**_SCORES, **_PLAIN}
+    if all(each.estimates.get("f1") == each.estimates.get("j") for each in measures):
+        del every["f1"]  # by the offline judge they are one
     return {n: t for n, t in every.items() if any(n in each.estimates for each in measures)}
 
 

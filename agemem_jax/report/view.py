@@ -154,23 +154,11 @@ def _messages(trajectory: Trajectory) -> list[Message]:
     transcript = trajectory.transcript
     left = trajectory.left or [None] * len(transcript)
     resets = _resets(trajectory)
-    calls: dict[int, list[Event]] = {}
-    shown: dict[int, list[Event]] = {}
-    for event in trajectory.events:
-        if isinstance(event, ToolEvent | FormatEvent):
-            calls.setdefault(event.step, []).append(event)
-        elif isinstance(event, RetrievalEvent) and event.retrieved:
-            shown.setdefault(event.step, []).append(event)
+    events = _by_entry(trajectory)
     found = []
-    for entry, gone in zip(transcript, left, strict=True):
+    for place, (entry, gone) in enumerate(zip(transcript, left, strict=True)):
         sampled = entry.role in _SAMPLED
-        editor = None if gone is None else _editor(trajectory.events, entry.stage, gone)
-        if entry.role == "act":
-            events = calls.get(entry.step, [])
-        elif sampled:
-            events = []
-        else:  # of several messages in front of a step the first has what was shown with it
-            events = shown.pop(entry.step, [])
+        editor = None if gone is None else _editor(trajectory.events, gone)
         found.append(
             Message(
                 role=entry.role,
@@ -180,9 +168,33 @@ def _messages(trajectory: Trajectory) -> list[Message]:
                 until=resets.get(entry.stage) if gone is None else gone,
                 editor=editor,
                 parts=_parts(entry),
-                events=events,
+                events=events.get(place, ()),
             )
         )
+    return found
+
+
+def _by_entry(trajectory: Trajectory) -> dict[int, list[Event]]:
+    """Events by the place of the response that they come of, or of the message they came with."""
+    responses: dict[int, int] = {}
+    messages: dict[int, list[int]] = {}
+    for place, entry in enumerate(trajectory.transcript):
+        if entry.role == "act":
+            responses[entry.step] = place
+        elif entry.role not in _SAMPLED:
+            messages.setdefault(entry.step, []).append(place)
+    found: dict[int, list[Event]] = {}
+    for event in trajectory.events:
+        place = None
+        if isinstance(event, ToolEvent | FormatEvent):
+            place = responses.get(event.step)
+        elif isinstance(event, RetrievalEvent) and event.retrieved:
+            near = messages.get(event.step, [])
+            texts = [trajectory.transcript[each].text for each in near]
+            with_it = [p for p, t in zip(near, texts, strict=True) if t.startswith(event.query)]
+            place = next(iter(with_it or near[-1:]), None)
+        if place is not None:
+            found.setdefault(place, []).append(event)
     return found
 
 
@@ -193,7 +205,7 @@ def _resets(trajectory: Trajectory) -> dict[int, int]:
     return {1: min(later)} if later else {}
 
 
-def _editor(events: Sequence[Event], stage: int, until: int) -> str:
+def _editor(events: Sequence[Event], until: int) -> str:
     """The tool whose call was the last to make the context smaller before the step `until`."""
     names = [
         event.name

@@ -37,7 +37,7 @@ def write_report(
     if figures:
         folder.mkdir(exist_ok=True)
     for figure in figures:
-        _replace(folder / f"{figure.name}.png", figure.png())
+        _replace(folder / f"{figure.name}.png", figure.png)
     _replace(path, text.encode("utf-8", "replace"))
     return path
 

@@ -156,11 +156,12 @@ def rival_values(text: str, fact: str) -> frozenset[str]:
 
     "Tovelin works at Dravix." puts Dravix where "Tovelin works at Pelmor." has Pelmor. A sentence
     does so when it affirms all content words of the fact but those of that name, none of these,
-    and has another name; the fact must have two separate names at least. Other words for the
-    relation ("has a job at") are not found.
+    and has another name; the fact must have two separate names at least, and less than five
+    content words: a longer one says more than one relation. Other words for the relation ("has a
+    job at") are not found.
     """
     wanted = _Fact.of(fact)
-    if wanted.separate_names < 2:
+    if wanted.separate_names < 2 or len(wanted.words) >= _SHORT_FACT:
         return frozenset()
     found: set[str] = set()
     for part in sentences(text):

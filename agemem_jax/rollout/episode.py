@@ -36,7 +36,7 @@ from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
 from agemem_jax.tasks.task import Goal, Question, Task
 
 
-class _Ended(Exception):
+class Overflowed(Exception):
     """The context overflowed; unwinds the stages."""
 
 
@@ -166,7 +166,7 @@ class Episode(ToolUse):
                     yield from self.end_session()
                 self.stage = stage
                 yield from stages[stage]()
-        except _Ended:
+        except Overflowed:
             if self.interaction is not None:
                 self.interaction.close(self)
         self.context_log.look(self.context, self.step)
@@ -224,11 +224,16 @@ class Episode(ToolUse):
         return pursue(self.task.goal, self)
 
     def respond_to_message(self) -> Play:
-        for left in reversed(range(self.config.rounds_per_message)):
+        return self.respond(self.config.rounds_per_message)
+
+    def respond(self, rounds: int) -> Play:
+        """So many actions, fewer where one is an answer. Returns that, if there was one."""
+        for left in reversed(range(rounds)):
             answer = yield from self.act(again=left > 0)
             if answer is not None:
                 self.events.append(AnswerEvent(self.stage, self.step - 1, answer))
-                return
+                return answer
+        return None
 
     def with_retrieval(self, text: str, top_k: int) -> Play:
         """`text` and below it the `top_k` entries nearest to it, where there are any."""
@@ -303,7 +308,7 @@ class Episode(ToolUse):
             self.events.append(
                 OverflowEvent(stage=self.stage, step=self.step, context_tokens=len(prompt))
             )
-            raise _Ended
+            raise Overflowed
         step, self.step = self.step, self.step + 1
         self.context_log.look(self.context, step)
         generated = yield Generate(

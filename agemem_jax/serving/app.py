@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agemem_jax.serving import completions, embeddings, errors
+from agemem_jax.serving import completions, embeddings, errors, responses
 from agemem_jax.serving.bodies import ClientGone
 from agemem_jax.serving.errors import APIError
 from agemem_jax.serving.service import Service
@@ -54,6 +54,7 @@ def make_app(service: Service, api_key: str | None = None) -> Starlette:
         route("/v1/models", _models, "GET"),
         route("/v1/models/{name:path}", _model, "GET"),
         route("/v1/chat/completions", completions.complete, "POST"),
+        route("/v1/responses", responses.respond, "POST"),
         route("/v1/embeddings", embeddings.embed, "POST"),
     ]
     middleware = [Middleware(_Counting, service, [each.path for each in routes])]

@@ -70,14 +70,19 @@ def ask_of(body: ChatRequest) -> Ask:
     )
 
 
+def check_model(service: Service, name: str) -> None:
+    """Raises an APIError where a request asks for a model that is not served."""
+    if name != service.name:
+        raise APIError(
+            404, f"There is no model {name[:100]!r}; there is {service.name!r}.",
+            param="model", code="model_not_found",
+        )  # fmt: skip
+
+
 async def complete(service: Service, request: Request) -> Response:
     """Answers a request."""
     body = await bodies.read(request, ChatRequest, service.limits)
-    if body.model != service.name:
-        raise APIError(
-            404, f"There is no model {body.model[:100]!r}; there is {service.name!r}.",
-            param="model", code="model_not_found",
-        )  # fmt: skip
+    check_model(service, body.model)
     answers = await service.answer(ask_of(body))
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",

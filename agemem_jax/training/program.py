@@ -1,6 +1,7 @@
 """The training program as one call: what stands in a work directory decides what is left to do."""
 
 import os
+from collections.abc import Callable
 
 from absl import logging
 from etils import epath
@@ -19,10 +20,12 @@ def train(
     workdir: str | os.PathLike,
     interruption: Interruption | None = None,
     profiled: tuple[int, int] | None = None,
+    report: Callable[[bool], None] | None = None,
 ) -> None:
     """Trains `config` in `workdir` from where it stands; says so where it is finished.
 
-    `profiled` are the first and the last step of which a trace is written.
+    `profiled` are the first and the last step of which a trace is written; `report` is called as
+    `Trainer` says.
 
     Raises:
       ValueError: the run in `workdir` is one of another configuration, or cannot be taken up;
@@ -47,4 +50,4 @@ def train(
                 "curriculum.iterations continue it.", workdir, done,
             )  # fmt: skip
             return
-    Trainer(config, workdir, interruption, profiled).run()
+    Trainer(config, workdir, interruption, profiled, report).run()

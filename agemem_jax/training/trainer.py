@@ -12,7 +12,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,7 @@ class Trainer:
         workdir: str | os.PathLike,
         interruption: Interruption | None = None,
         profiled: tuple[int, int] | None = None,
+        report: Callable[[bool], None] | None = None,
     ):
         """Opens the backbone and sets everything up but the state, which `restore` makes.
 
@@ -71,6 +72,8 @@ class Trainer:
           workdir: where checkpoints and metrics go; all processes see the same.
           interruption: tells when to stop.
           profiled: the first and the last step of which a trace is written.
+          report: is called in the first process when samples or an evaluation were written, and,
+            with True, when the run ends; must not raise. See `report.growing`.
 
         Raises:
           ValueError: the configuration does not fit the devices of this job, or is not that
@@ -109,7 +112,9 @@ class Trainer:
         self.metrics = MetricsWriter(
             self.workdir, enabled=processes.is_primary(), sinks=config.metrics.sinks
         )
-        self.watch = Watch(config, self.workdir, self.player, self.method, self.judge, profiled)
+        self.watch = Watch(
+            config, self.workdir, self.player, self.method, self.judge, profiled, report
+        )
         self.position = Position()
         self.saver = Saver(self.checkpoints, self.iterator, self._data)
         self.state: train_state.TrainState | None = None

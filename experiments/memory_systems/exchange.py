@@ -38,6 +38,23 @@ class ModelRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class NamedRequest(ModelRequest):
+    """A request that shows entries, which stand in `data` without their ids.
+
+    Attributes:
+      ids: of the entries shown, in order. A reply has `#0` for the first of them, and so on.
+    """
+
+    ids: tuple[str, ...] = ()
+
+    def with_ids(self, text: str) -> str:
+        """The text of a reply with ids in the place of their numbers."""
+        for place, name in enumerate(self.ids):
+            text = text.replace(f'"#{place}"', f'"{name}"')
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
 class Reply:
     """What the model answers: text, or calls of tools, each a name and arguments as text."""
 
@@ -68,12 +85,19 @@ class Run:
     Attributes:
       operations: on the store, in order.
       requests: lines of the calls of the model while the conversation was told, in order.
-      found: what was found for the question at the end.
+      found: what was found for the question at the end, best first; sorted where a library
+        promises no order.
     """
 
     operations: tuple[Operation, ...]
     requests: tuple[str, ...]
     found: tuple[str, ...]
+
+    @property
+    def short(self) -> "Run":
+        """The same with checksums of the requests, which are long."""
+        sums = (f"{zlib.crc32(line.encode()):08x}" for line in self.requests)
+        return dataclasses.replace(self, requests=tuple(sums))
 
 
 class Adapter(Protocol):

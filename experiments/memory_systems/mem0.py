@@ -103,12 +103,14 @@ class Mem0Adapter:
             number = numbers.setdefault(event.memory_id, len(numbers))
             operations.append(Operation(kind, number, text))
         found = [
-            entry.content
+            entry
             for event in trajectory.events
             if isinstance(event, RetrievalEvent) and event.stage == 3
             for entry in event.retrieved
         ]
-        return Run(tuple(operations), lines_of(requests), tuple(found))
+        facts = [entry.content for entry in found if entry.memory_id not in related]
+        relations = [entry.content for entry in found if entry.memory_id in related]
+        return Run(tuple(operations), lines_of(requests), (*facts, *sorted(relations)))
 
     def run_library(self, task: Task, url: str, requests: Sequence[ModelRequest]) -> Run:
         from experiments.memory_systems.peers import mem0_library

@@ -17,7 +17,7 @@ MEASURES = Measures(
 
 
 def record(method="agemem", text="What it did.", **settings):
-    tasks = [{"task": "t-1", "total": 0.5}]
+    tasks = [{"task_id": "t-1", "total": 0.5}]
     return Record(method, method.title(), settings, MEASURES, tasks, text)
 
 

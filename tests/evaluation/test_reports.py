@@ -45,6 +45,27 @@ def test_tables_fit_a_terminal_of_80_columns_without_cutting_anything():
     assert "67.50" in text  # six tools
 
 
+def test_every_table_of_many_methods_and_tools_fits_a_terminal(tmp_path):
+    names = ("memory_entries", "memory_junk", "memory_distractors", "memory_duplicates",
+             "memory_stale", "memory_contradictions", "memory_left", "unasked_trimmed",
+             "accepts_wrong_offline", "em", "f1", "context_share")  # fmt: skip
+    wide = measures(0.5)
+    estimates = wide.estimates | dict.fromkeys(names, Estimate(0.25, 0.2, 0.3))
+    judged_by = {"model": None, "prompts": {"offline": {"id": "rule", "text": "F1"}}}
+    wide = dataclasses.replace(
+        wide, estimates=estimates, judged_by=judged_by, tc=dict.fromkeys("ABCDEFGHIJ", 1.0),
+        categories={"bridge": estimates, "comparison": estimates},
+    )  # fmt: skip
+    results = {f"AgeMem-noRL-RA{n}": wide for n in range(10)}
+    console = Console(width=80, file=io.StringIO())
+    for table in reports.render_tables(results, "title"):
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    for head in ("accepts wrong", "left by deletion %", "contradictions %", "trimmed", "EM"):
+        assert head in text, head
+
+
 def test_parts_and_contexts_have_intervals_and_say_over_how_many_tasks(tmp_path):
     names = ("part_compression", "part_preventive", "part_preservation", "part_maintenance")
     plays = ("context_share", "context_share_max", "idle_edits", "failed_share", "format_errors")

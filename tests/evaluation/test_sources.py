@@ -60,7 +60,14 @@ def test_other_tasks_are_played_where_the_runs_own_are_not_at_hand(tmp_path):
     run_main(
         evaluate.main, f"--config={tmp_path / 'small.py'}", f"--workdir={tmp_path / 'run'}",
         "--config.tasks.source=hotpotqa", f"--config.tasks.options.manual_dir={tmp_path}",
-        "--methods=random", "--tasks=2", "--task_source=multihop",
+        "--methods=random", "--tasks=2", "--task_source=multihop", "--index=found.json",
     )  # fmt: skip
+    (found,) = json.loads((tmp_path / "run" / "found.json").read_text())["records"]
+    assert (found["task_source"], found["method"]) == ("multihop", "random")
+    record = json.loads((tmp_path / "run" / found["record"]).read_text())
+    values = [each["j"] for each in record["rows"]]
+    assert len(values) == 2
+    assert sum(values) / 2 == record["measures"]["estimates"]["j"]["mean"]
+    assert (tmp_path / "run" / found["episodes"]).read_text().count("\n") == 2
     (row,) = json.loads((tmp_path / "run" / "evaluation.json").read_text())["results"]
     assert row["settings"]["tasks"]["name"] == "multihop" and row["tasks"] == 2

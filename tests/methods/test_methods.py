@@ -15,6 +15,20 @@ def test_agemem_and_its_ablation_without_rl_play_by_the_rules_of_the_run():
         assert find_method(name).trained is trained
 
 
+def test_any_method_can_have_the_weights_after_rl():
+    own, trained = find_method("no_memory"), find_method("no_memory+rl")
+    assert trained.trained and not own.trained and trained.title == "No-Memory + RL"
+    assert find_method("agemem+rl").title == "AgeMem", "it says so already"
+
+    class Player:
+        def rules(self, episode):
+            return episode
+
+    assert trained.rules(Player(), BASE) == own.rules(Player(), BASE)
+    with pytest.raises(ValueError, match="There is no method 'nothing'"):
+        find_method("nothing+rl")
+
+
 def test_rag_variants_retrieve_at_each_step_and_have_no_context_tools():
     for name in ("agemem_rag", "agemem_norl_rag"):
         rules = find_method(name).episode(BASE)

@@ -53,6 +53,15 @@ def test_where_a_tool_acts_the_prompt_announces_a_goal_instead_of_a_question(sty
     assert "goal" in acts and "question" not in acts
 
 
+@pytest.mark.parametrize("style", prompts.STYLES)
+@pytest.mark.parametrize("goal", [(), (ACT,)])
+def test_storing_is_spoken_of_only_where_something_can_be_stored(style, goal):
+    stores = prompts.system_prompt(style, tool_table((*TOOL_NAMES, *goal)))
+    reads = prompts.system_prompt(style, tool_table(("Retrieve_memory", *goal)))
+    assert re.search(r"\bstored?\b", stores)
+    assert not re.search(r"Only stored facts|did not store|you stored|its own memory", reads)
+
+
 def test_a_message_carries_what_was_retrieved_for_it_one_line_per_memory():
     assert prompts.task_message_text("Hi.", (ROME, OSLO)) == (
         "Hi.\nMemories:\n- mem_a5b40d65: Ana lives in Rome.\n- mem_00000001: Ben lives in Oslo."

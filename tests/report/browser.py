@@ -32,7 +32,7 @@ class Browser:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log", "Network", "Performance"):
             self.call(f"{domain}.enable")
 
     _session: str | None = None
@@ -71,13 +71,18 @@ class Browser:
             raise RuntimeError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, seconds: float = 60.0) -> None:
+    def wait_for(self, condition: str, seconds: float = 30.0) -> None:
         """Returns when an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Boolean({condition})"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{condition} did not become true; {self.problems}")
             time.sleep(0.02)
+
+    def seconds_of_work(self) -> float:
+        """The processor's time that the page's process has taken so far."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return {each["name"]: each["value"] for each in metrics}["ProcessTime"]
 
     def picture(self, path: pathlib.Path, whole: bool = False) -> None:
         """Writes a PNG of what is in sight, or of the whole page."""

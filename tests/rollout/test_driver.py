@@ -107,3 +107,29 @@ def test_a_trajectory_is_handed_out_when_its_episode_ends(chat, store):
     played = run_episodes(rollouts, rules, store, backend, on_end=note)
     assert [(index, trajectory) for index, trajectory, _ in ended] == list(enumerate(played))
     assert [requests for *_, requests in ended] == [1, 2, 3]  # one slot: one after the other
+
+
+def test_what_an_episode_costs_is_what_it_asked_of_the_backend(chat, store):
+    backend = Replies(chat, *map(answer, ("a", "Oslo it is", "c")))
+    rules = EpisodeRules(EpisodeConfig(stages=(2, 3), prompt_style="compact"), chat)
+    rollouts = [Rollout(TASK, jax.random.key(0))]
+    (played,) = run_episodes(rollouts, rules, store, backend)
+    cost = played.cost
+    assert cost.calls == len(backend.requests) == 2
+    assert cost.prompt_tokens == sum(len(request.prompt) for request in backend.requests)
+    assert cost.prompt_tokens == sum(played.prompt_tokens)
+    said = [chat.encode(answer(text)) for text in ("a", "Oslo it is")]
+    assert cost.sampled_tokens == sum(len(ids) + 1 for ids in said)
+    assert cost.seconds > 0
+
+
+def test_the_time_of_the_machine_is_shared_by_the_episodes_that_are_under_way(
+    chat, store, monkeypatch
+):
+    clock = iter(range(1000))
+    monkeypatch.setattr("agemem_jax.rollout.driver.time.monotonic", lambda: float(next(clock)))
+    rules = EpisodeRules(EpisodeConfig(stages=(3,), prompt_style="compact"), chat)
+    rollouts = [Rollout(TASK, jax.random.key(0))] * 3
+    played = run_episodes(rollouts, rules, store, Replies(chat, *map(answer, "abc")))
+    seconds = [trajectory.cost.seconds for trajectory in played]
+    assert all(each > 0 for each in seconds) and sum(seconds) <= next(clock)

@@ -50,6 +50,19 @@ def test_memory_survives_the_reset_and_the_context_does_not(chat, store, config)
     assert "Ana lives in Oslo." in requests[4].context.messages[-1].text
 
 
+def test_a_long_history_comes_in_sessions_that_share_the_memory_alone(chat, store, config):
+    task = dataclasses.replace(TASK, messages=tuple(f"Ana has {n} cats." for n in range(5)))
+    sessions = dataclasses.replace(config, messages_per_session=2, auto_retrieve=1)
+    replies = [call("Add_memory", content="Ana has cats."), *[NOTED] * 5, answer("Oslo")]
+    trajectory, requests = play(chat, store, sessions, *replies, task=task)
+    told = [[n for n in range(5) if f"{n} cats" in r.context.text] for r in requests[:5]]
+    assert told == [[0], [0, 1], [2], [2, 3], [4]]
+    assert "Ana has cats." in requests[2].context.text, "what was stored is retrieved"
+    assert trajectory.outcome.answer == "Oslo"
+    with pytest.raises(ValueError, match="messages_per_session is -1; it must be 0"):
+        dataclasses.replace(config, messages_per_session=-1)
+
+
 def test_every_action_is_trained_once_after_exactly_its_context(chat, store, config):
     trajectory, requests = play(
         chat, store, config,

@@ -6,7 +6,7 @@ import pytest
 
 from agemem_jax.protocol.events import DroppedMessagesEvent, FormatEvent, RoundLimitEvent
 from agemem_jax.rollout import trajectory_json
-from agemem_jax.rollout.trajectory import Trajectory, TranscriptEntry
+from agemem_jax.rollout.trajectory import Cost, Trajectory, TranscriptEntry
 from tests.rewards.builders import TASK, acted, add, answer, retrieve, shown, trajectory
 
 
@@ -26,6 +26,17 @@ def test_what_is_read_is_what_was_written_segments_aside():
     assert len(line.splitlines()) == 1 or "\n" not in line
     index, read = trajectory_json.from_line(line, {3: TASK})
     assert index == 3 and read == written()
+
+
+def test_what_an_episode_cost_is_kept_and_missing_in_lines_of_earlier_versions():
+    played = written()
+    played.cost = Cost(calls=2, prompt_tokens=22, sampled_tokens=9, seconds=0.5)
+    line = trajectory_json.to_line(3, played)
+    read = trajectory_json.from_line(line, {3: TASK})[1]
+    assert read == played and read.cost.seconds == 0.5
+    values = json.loads(line)
+    del values["cost"]
+    assert trajectory_json.from_line(json.dumps(values), {3: TASK})[1].cost is None
 
 
 def test_a_failed_episode_keeps_its_fault():

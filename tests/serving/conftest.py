@@ -6,7 +6,6 @@ import time
 
 import jax
 import pytest
-import uvicorn
 
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.models import decoder, loading, tokenizers
@@ -14,10 +13,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig
-from agemem_jax.serving.app import make_app
 from agemem_jax.serving.scheduler import Scheduler
-from agemem_jax.serving.service import Limits, Service
-from agemem_jax.serving.structured import Schemas
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +23,8 @@ def chat():
 
 @pytest.fixture(scope="session")
 def schemas(chat):
+    from agemem_jax.serving.structured import Schemas
+
     return Schemas(chat, len(chat.tokenizer))
 
 
@@ -59,6 +57,10 @@ def scheduler(make_scheduler):
 @pytest.fixture(scope="session")
 def serve(make_scheduler, chat, schemas):
     """A context with a server; gives its address and its service."""
+    import uvicorn
+
+    from agemem_jax.serving.app import make_app
+    from agemem_jax.serving.service import Limits, Service
 
     @contextlib.contextmanager
     def serving(api_key=None, limits=None, **options):

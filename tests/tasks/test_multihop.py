@@ -304,6 +304,7 @@ def test_about_half_of_the_facts_change_and_three_tenths_compare():
         ({"noise_probability": "often"}, "noise_probability must lie in [0, 1], not 'often'"),
         ({"num_distractors": 1.5}, "num_distractors must be an integer, not 1.5"),
         ({"num_distractors": -1}, "num_distractors must lie in [0, 50], not -1"),
+        ({"tasks_per_history": 41}, "tasks_per_history must lie in [1, 40], not 41"),
         ({"max_messages": 2}, "max_messages must be at least 3 when change_probability is 0.5"),
         ({"min_messages": 9}, "min_messages must lie between 0 and max_messages (5), not 9"),
     ],
@@ -326,3 +327,22 @@ def test_a_source_gives_the_tasks_of_its_split_and_nothing_beyond():
         MultihopSource("dev", 4)
     with pytest.raises(ValueError, match="must not be negative"):
         generate("train", -1, 0, MultihopConfig())
+
+
+def test_tasks_share_a_long_history_in_which_no_name_means_two_things():
+    config, alone = MultihopConfig(tasks_per_history=20), MultihopConfig()
+    block = [generate("test", index, 4, config) for index in range(20)]
+    (messages,) = {task.messages for task in block}
+    assert generate("test", 20, 4, config).messages != messages
+    assert len({task.task_id for task in block} | {generate("test", 0, 4, alone).task_id}) == 21
+    named = [set(re.findall(r"[A-Z][a-z]{4,}", " ".join(t.supporting_facts))) for t in block]
+    assert sum(map(len, named)) == len(set().union(*named)), "no name in two tasks"
+    said = [understand(message) for message in messages]
+    facts = [fact for task in block for fact in (*task.supporting_facts, *task.stale_facts)]
+    assert sum(meaning is not None for meaning in said) == len(facts)
+    for task in block:  # a change comes behind what it changes
+        for stale in task.stale_facts:
+            old = stale.rstrip(".").split()[-1]
+            places = [n for n, m in enumerate(messages) if old in m and stale.split()[0] in m]
+            changes = [n for n in places if re.match("Update|News|Correction", messages[n])]
+            assert len(places) == 2 and changes == places[1:]

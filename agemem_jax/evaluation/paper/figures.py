@@ -179,42 +179,48 @@ def table3(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:
 
 def theta(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:
     """Scores over the threshold."""
-    heads = [head for head in table.head[table.labels :] if head != "TN"]
-    _lines(path, table, 1, ["θ"], heads)
+    _lines(path, table, "θ", table.head[table.labels :])
 
 
 def distractors(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:
     """Scores over the number of distractors."""
-    _lines(path, table, 3, ["distractors"], table.head[table.labels :])
+    _lines(path, table, "distractors", table.head[table.labels :])
 
 
-def _lines(
-    path: pathlib.Path, table: Table, at: int, label: Sequence[str], heads: Sequence[str]
-) -> None:
-    """One panel per column, one line for the rows that agree in all labels but `at`."""
-    groups: dict[str, list[Sequence[Any]]] = {}
+def _lines(path: pathlib.Path, table: Table, over: str, heads: Sequence[str]) -> None:
+    """A panel per benchmark and column; a line for the rows that differ in `over` alone."""
+    at = list(table.head).index(over)
+    by = list(table.head).index("benchmark") if "benchmark" in table.head else None
     several = len({row[0] for row in table.rows}) > 1
+    panels: dict[str, dict[str, list[Sequence[Any]]]] = {}
     for row in table.rows:
-        rest = [row[i] for i in range(0 if several else 1, table.labels) if i != at]
-        groups.setdefault(" ".join(rest), []).append(row)
-    with _figure(path, len(heads), width=3.4) as axes:
-        for axis, head in zip(axes[0], heads, strict=True):
-            place = list(table.head).index(head)
-            for number, (title, rows) in enumerate(groups.items()):
-                points = [(float(r[at]), p) for r in rows if (p := _point(r[place]))]
-                if not points:
-                    continue
-                x, mean = [x for x, _ in points], np.array([p[0] for _, p in points])
-                reach = np.array([p[1] for _, p in points]).T
-                colour = _COLOURS[number % len(_COLOURS)]
-                axis.errorbar(
-                    x, mean, reach, marker="o", color=colour, label=title or None, capsize=3,
-                )  # fmt: skip
-            axis.set_title(head)
-            axis.set_xlabel(label[0])
-            axis.grid(alpha=0.3)
-            if len(groups) > 1 and axis.lines:
-                axis.legend(frameon=False, fontsize=8)
+        rest = [row[i] for i in range(0 if several else 1, table.labels) if i not in (at, by)]
+        lines = panels.setdefault("" if by is None else row[by], {})
+        lines.setdefault(" ".join(rest), []).append(row)
+    with _figure(path, len(heads), max(1, len(panels)), width=3.4) as axes:
+        for axis_row, (title, lines) in zip(axes, panels.items(), strict=False):
+            for axis, head in zip(axis_row, heads, strict=True):
+                place = list(table.head).index(head)
+                for number, (label, rows) in enumerate(lines.items()):
+                    _line(axis, [(row[at], row[place]) for row in rows], label, number)
+                axis.set_title(" ".join(filter(None, (title, head))))
+                axis.grid(alpha=0.3)
+            if len(lines) > 1 and axis_row[0].has_data():
+                axis_row[0].legend(frameon=False, fontsize=8)
+        for axis in axes[-1]:
+            axis.set_xlabel(over)
+
+
+def _line(axis: Any, found: Sequence[tuple[str, Any]], label: str, number: int) -> None:
+    points = [(float(x), point) for x, cell in found if (point := _point(cell))]
+    if points:
+        x, mean = [x for x, _ in points], [mean for _, (mean, _) in points]
+        reach = np.array([reach for _, (_, reach) in points]).T
+        axis.errorbar(
+            x, mean, reach, marker="o", color=_COLOURS[number % len(_COLOURS)],
+            label=label or None, capsize=3,
+        )  # fmt: skip
+        axis.set_xticks(x, [each for each, cell in found if _point(cell)])
 
 
 def pareto(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:

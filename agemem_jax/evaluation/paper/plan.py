@@ -124,13 +124,25 @@ class Plan:
             ]  # fmt: skip
         return steps
 
-    def write(self) -> None:
-        """Keeps the plan as `plan.json`, for who renders it later or beside another."""
+    def write(self) -> "Plan":
+        """Keeps the plan as `plan.json`, for who renders it later or beside another.
+
+        Returns:
+          the plan, with the sweeps of one that was there before, if it has none of its own.
+        """
+        if (self.workdir / "plan.json").is_file():
+            before = Plan.read(self.workdir)
+            self = dataclasses.replace(
+                self,
+                thetas=self.thetas or before.thetas,
+                distractors=self.distractors or before.distractors,
+            )
         values = dataclasses.asdict(self) | {"workdir": None}
         self.workdir.mkdir(parents=True, exist_ok=True)
         unfinished = self.workdir / "plan.json.tmp"
         unfinished.write_text(json.dumps(values, indent=2) + "\n")
         unfinished.replace(self.workdir / "plan.json")
+        return self
 
     @classmethod
     def read(cls, workdir: pathlib.Path) -> "Plan":

@@ -22,7 +22,7 @@ UNTRAINED_SUMMARIES = "untrained_summaries"
 
 # In the order of the paper's table 2, where they are registered; what it has not comes behind.
 _PAPER_ORDER = (
-    "no_memory", "langmem", "a_mem", "amem", "mem0", "mem0_graph", "agemem_norl", "agemem",
+    "no_memory", "langmem", "a_mem", "mem0", "mem0_graph", "agemem_norl", "agemem",
 )  # fmt: skip
 _NO_POLICY = ("random", "expert")
 
@@ -68,8 +68,16 @@ class Need:
 
 
 def every_method() -> tuple[str, ...]:
-    """The registered methods in which a policy plays, the paper's first and in its order."""
-    known = [name for name in METHODS.names if name not in _NO_POLICY]
+    """The registered methods in which a policy plays, the paper's first and in its order.
+
+    Those that ask for weights after RL of their own ("mem0_rl" beside "mem0") are left out: the one
+    run has not trained them. They are what `Request.train_methods` is for.
+    """
+    known = [
+        name
+        for name in METHODS.names
+        if name not in _NO_POLICY and name.removesuffix("_rl") not in {*METHODS.names} - {name}
+    ]
     first = [name for name in _PAPER_ORDER if name in known]
     return (*first, *(name for name in known if name not in first))
 

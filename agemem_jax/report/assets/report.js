@@ -111,29 +111,32 @@
     const value = cell.getValue();
     return value === null ? "" : value.toFixed(digits);
   };
-  const text = (cell) => document.createTextNode(cell.getValue());
+  const text = (cell) => {
+    cell.getElement().title = cell.getValue(); // whole, where the column is too narrow
+    return document.createTextNode(cell.getValue());
+  };
   function opener(cell) {
     const link = document.createElement("a");
     link.href = `#open=${cell.getRow().getData().id}`;
-    link.textContent = cell.getValue();
+    link.textContent = link.title = cell.getValue();
     link.onclick = (event) => { event.preventDefault(); event.stopPropagation(); show([cell.getRow().getData().id]); };
     return link;
   }
   const right = { hozAlign: "right", headerHozAlign: "right", sorter: "number", sorterParams: { alignEmptyValues: "bottom" } };
   const columns = [
     { title: "", formatter: "rowSelection", titleFormatter: "rowSelection", headerSort: false, width: 38, hozAlign: "center", titleFormatterParams: { rowRange: "active" } },
-    { title: "question", field: "question", formatter: opener, widthGrow: 4, minWidth: 180 },
-    { title: "of", field: "source", formatter: text, widthGrow: 1, minWidth: 110 },
+    { title: "question", field: "question", formatter: opener, widthGrow: 3, minWidth: 180 },
+    { title: "of", field: "source", formatter: text, widthGrow: 1, minWidth: 140 },
     { title: "answer", field: "answer", formatter: text, widthGrow: 1, minWidth: 90 },
     { title: "ended", field: "outcome", formatter: text, minWidth: 80 },
-    { title: "J", field: "j", formatter: number(2), width: 58, ...right },
-    { title: "reward", field: "reward", formatter: number(2), width: 82, ...right },
-    { title: "adv.", field: "advantage", formatter: number(2), width: 70, ...right },
-    { title: "steps", field: "steps", width: 72, ...right },
-    { title: "calls", field: "calls", width: 70, ...right },
-    { title: "failed", field: "failed", width: 74, ...right },
-    { title: "fullest", field: "fullest", formatter: (cell) => cell.getValue() === null ? "" : `${Math.round(100 * cell.getValue())} %`, width: 80, ...right },
-    { title: "memory", field: "memories", width: 86, ...right },
+    { title: "J", field: "j", formatter: number(2), width: 64, ...right },
+    { title: "reward", field: "reward", formatter: number(2), width: 96, ...right },
+    { title: "adv.", field: "advantage", formatter: number(2), width: 78, ...right },
+    { title: "steps", field: "steps", width: 84, ...right },
+    { title: "calls", field: "calls", width: 80, ...right },
+    { title: "failed", field: "failed", width: 88, ...right },
+    { title: "fullest", field: "fullest", formatter: (cell) => cell.getValue() === null ? "" : `${Math.round(100 * cell.getValue())} %`, width: 92, ...right },
+    { title: "memory", field: "memories", width: 100, ...right },
   ].filter((column) => column.field !== "advantage" || rows.some((row) => row.advantage !== null));
   const table = new Tabulator("#table", {
     data: rows, columns, index: "id", layout: "fitColumns", height: rows.length > 12 ? "26rem" : false,
@@ -209,7 +212,7 @@
         inside += step !== null && since <= step && step < until;
       }
       if (told) told.textContent = step === null ? "Choose a step to see what its prompt held."
-        : `${buttons[step].title}. Its prompt held the system message and ${inside} of ${messages.length} messages; those that were taken out are struck through.`;
+        : `${buttons[step].title}. Its prompt held the system message and ${inside} of ${messages.length} messages; what an edit took out is struck through, what a reset left behind is pale.`;
     }
     buttons.forEach((each) => { each.onclick = () => go(Number(each.dataset.step) === now ? null : Number(each.dataset.step)); });
     root.querySelectorAll("[data-go]").forEach((each) => {

@@ -199,8 +199,14 @@ class CheckpointReader:
             raise DamagedCheckpoint(f"The checkpoint {info.path} is damaged: its record is broken.")
         written = record.get("config")  # absent in checkpoints of earlier versions
         if written is not None and self._config is not None:
+            # What is not compared is not built: the code of a user's tasks may be elsewhere.
+            counted = {
+                name: value
+                for name, value in written.items()
+                if f"{name}.".startswith(self._compared)
+            }
             run_record.refuse_conflicts(
-                f"The checkpoint {info.path}", run_record.from_values(written), self._config,
+                f"The checkpoint {info.path}", run_record.from_values(counted), self._config,
                 self._compared,
             )  # fmt: skip
         return record

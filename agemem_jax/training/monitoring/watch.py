@@ -12,7 +12,7 @@ from absl import logging
 
 from agemem_jax.methods.registry import Method
 from agemem_jax.models.decoder import Weights
-from agemem_jax.report.growing import GrowingReport
+from agemem_jax.parallel import processes
 from agemem_jax.rewards.judges import Judge
 from agemem_jax.rollout.player import Player
 from agemem_jax.training import curriculum
@@ -45,10 +45,12 @@ class Watch:
         method: Method,
         judge: Judge,
         profiled: tuple[int, int] | None = None,
+        report: Callable[[bool], None] | None = None,
     ):
         """Args:
         config, workdir, player, method, judge: of the run.
         profiled: the first and the last step that is traced.
+        report: see `Trainer`.
 
         Raises:
           ValueError: the run has no such steps, or no tasks to evaluate on.
@@ -58,7 +60,7 @@ class Watch:
         self.settings = self._validation.settings
         self._samples = Samples(config.samples, workdir)
         shown = config.samples.every or config.validation.every
-        self._report = GrowingReport(workdir) if shown else None
+        self._report = report if shown and processes.is_primary() else None
         total = sum(phase.iterations for phase in curriculum.phases(config))
         self._profiler = Profiler(profiled, workdir, total)
 
@@ -172,9 +174,9 @@ class Watch:
             self._grow()
 
     def _grow(self, last: bool = False) -> None:
-        """Has the report show what was just written, where there is one."""
+        """Has a report show what was just written, where there is one."""
         if self._report is not None:
-            self._report.grow(last)
+            self._report(last)
 
     def close(self) -> None:
         """The run ends, in whatever way."""

@@ -47,7 +47,7 @@ def run(task: Task, url: str, requests: Sequence[ModelRequest], graph: bool) -> 
     ]
     texts = [each["memory"] for each in found["results"]]
     memory.close()
-    return Run(tuple(operations), lines_of(asked), (*texts, *relations))
+    return Run(tuple(operations), lines_of(asked), (*texts, *sorted(relations)))
 
 
 def _config(url: str, graph: bool) -> dict[str, Any]:

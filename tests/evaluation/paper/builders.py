@@ -80,7 +80,7 @@ def make_record(source, method, share, seed, with_rows=True) -> Record:
             TASKS, estimates, {"Add_memory": 2.0, "Filter_context": 1.0}, 0.0,
             timing={"seconds": Estimate(1.5, 1.0, 2.0)},
         ),
-        [{"task": f"t{index}", "total": score} for index, score in enumerate(scores)],
+        [{"task_id": f"t{i}", "task": score} for i, score in enumerate(scores)],
         "What it did.", tuple(rows) if with_rows else (),
     )  # fmt: skip
 

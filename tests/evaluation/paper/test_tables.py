@@ -13,7 +13,7 @@ from agemem_jax.evaluation.paper import studies, tables, writing
 from agemem_jax.evaluation.paper.plan import Plan
 from agemem_jax.evaluation.paper.render import render
 from agemem_jax.evaluation.paper.results import Results, columns
-from tests.evaluation.paper.builders import TASKS, stored
+from tests.evaluation.paper.builders import TASKS, request, stored
 
 EVERY = [name for name in studies.STUDIES if name != "table5"]
 
@@ -161,6 +161,22 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert Plan.read(tmp_path) == plan
     with pytest.raises(FileNotFoundError, match="no work directory of agemem-reproduce"):
         Plan.read(tmp_path / "runs")
+
+
+def test_what_was_asked_for_before_is_still_known_behind_a_command_for_something_else(tmp_path):
+    first = stored(tmp_path, ("theta", "distractors"), seeds=(0,), distractors=(0, 2))
+    second = stored(tmp_path, ("table2",), seeds=(0,))
+    assert second.thetas == {}
+    known = Plan.read(tmp_path)
+    assert (known.thetas, known.distractors) == (first.thetas, first.distractors)
+
+
+def test_a_study_of_which_nothing_is_there_yet_is_an_empty_table_and_picture(tmp_path):
+    plan = Plan.make(tmp_path, request(), ("table2",), (0, 1))
+    made = render(tmp_path / "paper", [plan], EVERY)
+    assert all(cell.estimate is None for table in made.values() for _, _, cell in table.cells())
+    assert made["theta"].rows == [] == made["tests"].rows
+    assert (tmp_path / "paper" / "theta.png").is_file()
 
 
 def test_rendering_again_gives_the_same_files_to_the_byte(rendered, tmp_path):

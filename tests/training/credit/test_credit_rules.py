@@ -1,5 +1,7 @@
 """Each rule on small groups written by hand, against its formula computed by definition."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from agemem_jax.training.credit.gigpo import GiGPO
 from agemem_jax.training.credit.local import LocalRerollouts
 from agemem_jax.training.credit.rule import Branches, Credit, Span
 from agemem_jax.training.credit.utility import MemoryUtility
+from agemem_jax.training.credit.without_summaries import WithoutSummaries
 from tests.rewards.builders import BASED, NOISE, WORKS
 from tests.training.credit.builders import by_definition, episode, group, scored, stored
 
@@ -24,6 +27,18 @@ def test_broadcast_gives_an_episodes_advantage_to_all_of_its_steps():
     wanted = by_definition([0.9, 0.2, 0.1])
     for steps, value, count in zip(advantages(Broadcast(), one), wanted, (2, 1, 0), strict=True):
         np.testing.assert_allclose(steps, np.full(count, value), rtol=1e-5)
+
+
+def test_summaries_can_be_left_without_an_advantage():
+    one = group(episode(0.9, (2, 1, "a"), (2, 2, "b"), (3, 3, "c")), episode(0.2, (3, 1, "d")))
+    entry = one.episodes[0].trajectory.transcript[2]
+    assert (entry.step, entry.role) == (1, "act")
+    one.episodes[0].trajectory.transcript[2] = dataclasses.replace(entry, role="summary")
+    first, second = by_definition([0.9, 0.2])
+    found = advantages(WithoutSummaries(), one)
+    np.testing.assert_allclose(found[0], [first, 0.0, first], rtol=1e-5)
+    np.testing.assert_allclose(found[1], [second], rtol=1e-5)
+    assert one.counts == {"untrained_summaries": 1}
 
 
 def test_steps_are_anchored_where_prompt_and_memory_are_the_same():

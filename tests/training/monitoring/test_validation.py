@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from absl import logging
 
+from agemem_jax.report.growing import GrowingReport
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training import components
 from agemem_jax.training.checkpoints.checkpoints import Checkpoints
@@ -161,7 +162,7 @@ def config():
 @pytest.fixture(scope="module")
 def watched(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("watched")
-    Trainer(config, workdir).run()
+    Trainer(config, workdir, report=GrowingReport(workdir).grow).run()
     return workdir
 
 
@@ -202,10 +203,10 @@ def test_training_is_the_same_without_any_of_it(watched, config, tmp_path):
         config, validation=ValidationConfig(), samples=SamplesConfig(),
         curriculum=dataclasses.replace(config.curriculum, iterations=(2,)),
     )  # fmt: skip
-    Trainer(alone, tmp_path).run()
+    Trainer(alone, tmp_path, report=GrowingReport(tmp_path).grow).run()
     assert lines(tmp_path, evaluations=False) == lines(watched, evaluations=False)[:2]
     assert not lines(tmp_path, evaluations=True)
-    assert not (tmp_path / "samples").exists()
+    assert not (tmp_path / "samples").exists() and not (tmp_path / "report.html").exists()
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
@@ -227,13 +228,23 @@ def test_a_run_that_goes_back_has_the_best_of_there(watched, config, tmp_path):
 
 def test_samples_can_be_read_and_are_few(watched, config):
     assert sorted(path.name for path in (watched / "samples").iterdir()) == ["3.jsonl", "3.md"]
-    (line,) = (watched / "samples" / "3.jsonl").read_text().splitlines()
-    values = json.loads(line)
+    lines = (watched / "samples" / "3.jsonl").read_text().splitlines()
+    group = [json.loads(line) for line in lines]
+    assert len(group) == config.grpo.group_size, "the rollouts that it is compared with are there"
+    assert len({values["task"] for values in group}) == 1
+    assert {values["group"] for values in group} == {0}
+    values = group[0]
     assert values["reward"]["total"] is not None and "memory" in values["reward"]
     assert len(set(values["advantage"])) == 1, "the same for each step"
     text = (watched / "samples" / "3.md").read_text()
     assert "# Step 3" in text and f"Advantage: {values['advantage'][0]:.2f}." in text
     assert "#### Stage 1" in text and values["task"] in text
+
+
+def test_the_report_shows_the_run(watched):
+    text = (watched / "report.html").read_text()
+    assert "trained to step 3" in text and 'id="block-0"' in text
+    assert (watched / "figures" / "evaluations.png").exists()
 
 
 # A run that plays nothing, to see in which order things happen.

@@ -1,0 +1,1 @@
+"""What `import agemem_jax` offers, as functions: train, evaluate, export, load an agent."""
