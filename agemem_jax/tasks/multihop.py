@@ -233,7 +233,12 @@ class MultihopSource:
 
 @dataclasses.dataclass(frozen=True)
 class MultihopTasks(MultihopConfig):
-    """The source "multihop": `size` tasks in each split, made from `seed`."""
+    """The source "multihop".
+
+    Attributes:
+      size: tasks in each split.
+      seed: that they are made from.
+    """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
 

@@ -20,9 +20,12 @@ def check_seed(name: str, seed: int) -> None:
 class EvaluationConfig:
     """How `experiments/evaluate.py` plays: each task once at `temperature`.
 
-    `seed` draws the trajectories, apart from the seed of training. The judge is asked about
-    `wrong_answers` at most that are wrong for sure, by each of its prompts, which tells how often
-    it accepts them; 0 asks about none.
+    Attributes:
+      temperature: 0 is greedy.
+      seed: draws the trajectories, apart from the seed of training.
+      bootstrap_samples: drawn for the intervals.
+      wrong_answers: the judge is asked about so many at most that are wrong for sure, by each of
+        its prompts, which tells how often it accepts them; 0 asks about none.
     """
 
     temperature: float = 1.0

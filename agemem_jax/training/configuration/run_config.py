@@ -180,8 +180,15 @@ class RunConfig:
     """Everything a run depends on, as it can be recorded.
 
     Its `engine.cache_dtype` is always one of the dtypes. Parts that were given as objects are
-    named by where they stand. `warm_start` names weights to begin with instead of the
-    backbone's own (`warm_start.py`).
+    named by where they stand.
+
+    Attributes:
+      seed: of weights that start at random, of the order of tasks and of what is sampled.
+      method: how tasks are played while training, by name or as `package.module:attribute`.
+      backbone: a registered name, a directory or a GGUF file, or a repository id of the hub.
+      temperature: that rollouts are sampled at while training; above 0.
+      warm_start: weights to begin with instead of the backbone's own: the directory of a run, one
+        checkpoint of it, or a PEFT adapter (`warm_start.py`).
     """
 
     seed: int = 0
