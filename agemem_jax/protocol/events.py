@@ -13,12 +13,12 @@ from typing import Any, Literal
 class RetrievedEntry:
     """One memory that a retrieval brought into the context.
 
-            Attributes:
-          memory_id: its id.
-          content: its text.
-          score: cosine similarity to the query, in [-1, 1], or how well the words match where a method
-        searches by words.
-        """
+        Attributes:
+      memory_id: its id.
+      content: its text.
+      score: cosine similarity to the query, in [-1, 1]; where a method searches by words, how
+        well they match.
+    """
 
     memory_id: str
     content: str
