@@ -14,7 +14,16 @@ from agemem_jax.commands import cli
 _LONG = ("test_documented_commands.py", "test_meshes.py", "test_random_configurations.py")
 
 _SERVE = ("llguidance", "mcp", "prometheus_client", "sse_starlette", "starlette", "uvicorn")
-_SERVER_TESTS = ("app", "fields", "responses", "structured", "tool_text")
+_SERVER_TESTS = (
+    "agent_service",
+    "app",
+    "fields",
+    "mcp_server",
+    "memory_tool",
+    "responses",
+    "structured",
+    "tool_text",
+)
 _lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
 collect_ignore = [f"serving/test_{name}.py" for name in _SERVER_TESTS if _lacking]
 

@@ -2,10 +2,13 @@
 
     agemem-serve --backbone=smollm2-135m
     agemem-serve --workdir=runs/a --checkpoint=best
+    agemem-serve --workdir=runs/a --memory=memories.sqlite
 
 Then `OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")` talks to it; docs/serving.md has
-the fields of requests that it knows. It listens on this machine alone. For others give --host
-and a key, in the environment variable AGEMEM_API_KEY or as the only line of --api_key_file.
+the fields of requests that it knows. With --memory the same policy is served as an agent, too,
+that remembers each `user`, and its memories to other programs. It listens on this machine
+alone. For others give --host and a key, in the environment variable AGEMEM_API_KEY or as the only
+line of --api_key_file.
 """
 
 import dataclasses
@@ -22,14 +25,19 @@ from agemem_jax.commands.checkpoint_flag import CHECKPOINT
 from agemem_jax.memory.embedders import EMBEDDERS
 from agemem_jax.models.decoder import Weights
 from agemem_jax.models.loading import open_backbone
+from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.engine import Engine
+from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.generation import EngineConfig
+from agemem_jax.serving.agent_service import AgentService
 from agemem_jax.serving.app import make_app
 from agemem_jax.serving.scheduler import Scheduler
 from agemem_jax.serving.service import Limits, Service
+from agemem_jax.serving.sqlite_store import SQLiteStore
 from agemem_jax.serving.structured import Schemas
 from agemem_jax.training import components
 from agemem_jax.training.configuration import run_config
+from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.policy import describe_weights, restore_weights
 
@@ -44,6 +52,10 @@ _EMBEDDER = flags.DEFINE_enum("embedder", None, EMBEDDERS, "Default: the run's."
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port to listen on; 0 is a free one.", 0, 65535)
 _KEY_FILE = flags.DEFINE_string("api_key_file", None, "File with the key that clients must show.")
+_MEMORY = flags.DEFINE_string(
+    "memory", None, "SQLite file of the memories of users: serves the agent as well."
+)
+_ENTRIES = flags.DEFINE_integer("memory_entries", 4096, "Of a user's memory, at most.", 1)
 _SLOTS = flags.DEFINE_integer("slots", 8, "Responses that are sampled side by side.", 1)
 _LENGTH = flags.DEFINE_integer("max_length", 2048, "Tokens of a conversation and its answer.", 16)
 _TOKENS = flags.DEFINE_integer("max_tokens", 4096, "Tokens of an answer, at most.", 1)
@@ -136,12 +148,33 @@ def build_service() -> Service:
     engine = Engine(
         engine_config(_SLOTS.value, length), backbone.config, chat.stop_ids, chat.decode
     )
+    rules = _rules(config, chat, length) if _MEMORY.value else None
     scheduler = Scheduler(engine, weights, max_waiting=_QUEUE.value, max_seconds=_SECONDS.value)
     name = _NAME.value or pathlib.PurePath(config.backbone).name
+    agent = None
+    if rules is not None:
+        store = SQLiteStore(_MEMORY.value, embedder, entries=_ENTRIES.value)
+        agent = AgentService(f"{name}-agent", rules, scheduler, store)
     return Service(
         name, scheduler, chat, Schemas(chat, backbone.config.vocab_size), embedder,
-        config.memory.embedder, Limits(_BODY.value, max_tokens=_TOKENS.value),
+        config.memory.embedder, Limits(_BODY.value, max_tokens=_TOKENS.value), agent,
     )  # fmt: skip
+
+
+def _rules(config: RunConfig, chat: ChatEncoder, length: int) -> EpisodeRules:
+    """The rules of the run, or short ones for a backbone as it is, within `length` tokens."""
+    episode = config.episode
+    if _WORKDIR.value is None:
+        episode = dataclasses.replace(
+            episode, prompt_style="compact", max_response_tokens=min(256, length // 4),
+            max_summary_tokens=min(128, length // 8), max_context_tokens=length * 3 // 4,
+        )  # fmt: skip
+    if episode.max_length > length:
+        raise ValueError(
+            f"--max_length is {length}, and the agent's episodes take {episode.max_length} tokens; "
+            "raise it."
+        )
+    return EpisodeRules(episode, chat)
 
 
 def run():

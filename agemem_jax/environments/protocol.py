@@ -55,9 +55,13 @@ class Environment(Protocol):
     Then it has `call(name, arguments) -> Outcome` in place of `step`.
     """
 
-    def reset(self, seed: int) -> Observation | str: ...
+    def reset(self, seed: int) -> Observation | str:
+        """Begins an episode, which follows from `seed`, and shows what is seen first."""
+        ...
 
-    def step(self, action: str) -> Outcome: ...
+    def step(self, action: str) -> Outcome:
+        """Does what `action` says, in the agent's words; what is no action is not `valid`."""
+        ...
 
     def actions(self) -> Sequence[str]:
         """The actions that can be done now, asked for as "check available actions".

@@ -1,5 +1,6 @@
 """What people look at: the table of an evaluation, the learning curve, trajectories."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -273,12 +274,11 @@ def write_tables(path: str | os.PathLike, tables: Sequence[rich_table.Table]) ->
     with open(path, "w") as file:
         console = Console(file=file, width=1000)
         for table in tables:
-            title, remark = table.title, table.caption
-            table.title, table.caption, before, table.box = None, None, table.box, box.MARKDOWN
-            console.print(f"{title}\n", markup=False)
-            console.print(table)
-            console.print(f"\n{remark}\n" if remark else "", markup=False)
-            table.title, table.caption, table.box = title, remark, before
+            shown = copy.copy(table)
+            shown.title, shown.caption, shown.box, shown.show_edge = None, None, box.MARKDOWN, True
+            console.print(f"{table.title}\n", markup=False)
+            console.print(shown)
+            console.print(f"\n{table.caption}\n" if table.caption else "", markup=False)
 
 
 def _written(measures: Measures) -> dict[str, Any]:

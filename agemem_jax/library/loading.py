@@ -29,7 +29,7 @@ _NEEDED = (
 # A backbone as it is has budgets that a laptop fills within seconds, and answers what it is told.
 _EPISODE = {
     "max_context_tokens": 2048, "max_response_tokens": 384, "max_summary_tokens": 128,
-    "rounds_per_message": 4,
+    "rounds_per_message": 3,
 }  # fmt: skip
 
 

@@ -247,12 +247,12 @@ class NotePipeline(Pipeline):
 
     def _read(self, reply: str) -> Any:
         """The JSON of a reply. Raises ReplyError."""
-        if not self._method.strict:
-            return read_object(reply)
         try:
-            return json.loads(reply)
+            value = json.loads(reply) if self._method.strict else {}
         except (ValueError, RecursionError) as error:
             raise ReplyError(f"The reply is no JSON: {error}.") from error
+        # This also refuses what is nested too deeply to be written again.
+        return read_object(reply) if isinstance(value, Mapping) else value
 
     def _is_note(self, link: Any) -> bool:
         return isinstance(link, str) and link in self.notes

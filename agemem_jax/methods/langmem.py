@@ -11,6 +11,7 @@ model that makes all operations at once, and calls that repair what cannot be ru
 - A reply is one JSON array of calls: what is no JSON in one of them takes the others along.
 - A reply that the library would ask for again until its graph gives up is asked for `max_attempts`
   times; after a repair without any call the library asks once more, then loses the message.
+- A patch may copy eight times at most, since each time can double it.
 - A call of an internal tool that was not on offer is repaired; the library stores its arguments.
 - A prompt beyond T_max is cut, and the store has a capacity; the library knows neither limit.
 """
@@ -27,6 +28,9 @@ from agemem_jax.methods.memory_system import MemorySystem, Pipeline, SystemEpiso
 from agemem_jax.protocol.parser import InvalidCall, parse
 from agemem_jax.protocol.tools import ToolCall, ToolError, shown
 from agemem_jax.rollout.tool_use import Play
+
+_MAX_DEPTH = 32
+_MAX_COPIES = 8  # each of the whole document doubles it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,20 +270,32 @@ def read_patches(arguments: Mapping[str, Any]) -> list[Any]:
             break
     for text in (patches, inside):
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = json.loads(text) if not _is_deep(text) else None
+        except ValueError:
             continue
         if isinstance(value, list):
             return value
     return []
 
 
+def _is_deep(text: str) -> bool:
+    """Whether brackets are nested deeper than in calls, which `protocol.parser` bounds."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    return deepest > _MAX_DEPTH
+
+
 def _patched(document: Any, patches: Sequence[Any]) -> Any:
     """The document after RFC 6902 operations. Raises ValueError, whatever is wrong with them."""
+    copies = sum(isinstance(each, Mapping) and each.get("op") == "copy" for each in patches)
+    if copies > _MAX_COPIES:
+        raise ValueError(f"A patch copies {copies} times; {_MAX_COPIES} times is the most.")
     try:
         return jsonpatch.apply_patch(document, patches)
     except Exception as error:  # elements of any kind, which raise whatever they lead to
-        raise ValueError(f"A patch cannot be applied: {error}.") from error
+        raise ValueError(f"A patch cannot be applied: {shown(str(error))}.") from error
 
 
 def _json(value: Any) -> str:

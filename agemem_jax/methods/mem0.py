@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from agemem_jax.methods.memory_system import MemorySystem, Pipeline, SystemEpisode
+from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.tool_use import Play
 
 _EXTRACT = {
@@ -99,6 +100,8 @@ New facts: ["Ana lives in Oslo"]
 {"memory": [{"id": "0", "text": "Ana lives in Oslo", "event": "UPDATE"}]}""",
 }
 
+_SAID, _NEW = "Input:\nuser: ", "New facts: "  # in front of what a prompt is about
+
 
 @dataclasses.dataclass(frozen=True)
 class Mem0(MemorySystem):
@@ -122,6 +125,25 @@ class Mem0(MemorySystem):
 
     def begin(self, episode: SystemEpisode) -> "FactPipeline":
         return FactPipeline(episode, self.candidates)
+
+    def demonstrate(self, request: Generate, agent: Any) -> Any:
+        text = request.context.messages[-1].text
+        if request.purpose == "extract":
+            return {"facts": agent.facts_in(text.removeprefix(_SAID))}
+        if request.purpose != "update":
+            return None
+        *lines, facts = text.splitlines()
+        memory = {each["text"]: each["id"] for each in map(json.loads, lines[1:])}
+        actions = []
+        for fact in json.loads(facts.removeprefix(_NEW)):
+            if fact in memory:
+                continue
+            stale = agent.replaced_by(fact)
+            event = agent.change() if stale in memory else "ADD"
+            number = memory[stale] if event == "UPDATE" else str(len(memory) + len(actions))
+            if event != "NONE":
+                actions.append({"id": number, "text": fact, "event": event})
+        return {"memory": actions}
 
 
 class FactPipeline(Pipeline):
@@ -147,7 +169,7 @@ class FactPipeline(Pipeline):
 
     def _extract(self, message: str) -> Play:
         """The facts of a message; none where the reply cannot be read."""
-        parts = (f"Input:\nuser: {message}",)
+        parts = (f"{_SAID}{message}",)
         reply = yield from self.episode.ask("extract", _EXTRACT[self._style], parts)
         try:
             return read_facts(reply)
@@ -159,7 +181,7 @@ class FactPipeline(Pipeline):
         """What the model wants done, each still to be checked; nothing where it is unreadable."""
         lines = [_json({"id": str(number), "text": text}) for number, text in enumerate(memory)]
         parts = ("Memory:", *lines) if lines else ("Memory: empty",)
-        ending = f"New facts: {_json(facts)}"
+        ending = f"{_NEW}{_json(facts)}"
         reply = yield from self.episode.ask("update", _UPDATE[self._style], parts, ending)
         try:
             return read_actions(reply)

@@ -24,6 +24,7 @@ import numpy as np
 from agemem_jax.methods.mem0 import FactPipeline, Mem0, ReplyError, read_object
 from agemem_jax.methods.memory_system import SystemEpisode
 from agemem_jax.protocol.events import RetrievedEntry
+from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.tool_use import Play
 
 _USER = "user"  # how the library calls its user, and what stands for "I" and "me"
@@ -122,6 +123,24 @@ class Mem0Graph(Mem0):
 
     def begin(self, episode: SystemEpisode) -> "GraphPipeline":
         return GraphPipeline(episode, self.candidates, self.threshold)
+
+    def demonstrate(self, request: Generate, agent: Any) -> Any:
+        first, *lines = request.context.messages[-1].text.splitlines()
+        text = first.partition(": ")[2]
+        related = [r for r in map(agent.relation_of, agent.facts_in(text)) if r is not None]
+        match request.purpose:
+            case "entities":
+                names = list(dict.fromkeys(name for r in related for name in (r[0], r[2])))
+                return {"entities": [{"entity": n, "entity_type": "name"} for n in names]}
+            case "relations":
+                return {"entities": [dataclasses.asdict(Relation(*names)) for names in related]}
+            case "deletions":
+                told = {Relation(*map(_normal, names)) for names in related}
+                known = [Relation(*line.split(" -- ")) for line in lines if " -- " in line]
+                changed = {(r.source, r.relationship) for r in told}
+                gone = [r for r in known if (r.source, r.relationship) in changed and r not in told]
+                return {"relations": list(map(dataclasses.asdict, gone))}
+        return super().demonstrate(request, agent)
 
 
 class GraphPipeline(FactPipeline):

@@ -25,7 +25,7 @@ from agemem_jax.protocol.tools import ToolCall, ToolResult, ToolSpec, shown
 from agemem_jax.rollout.episode import Episode, EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.player import Player
-from agemem_jax.rollout.requests import MemoryRequest, Request, SimilarityRequest
+from agemem_jax.rollout.requests import Generate, MemoryRequest, Request, SimilarityRequest
 from agemem_jax.rollout.tool_use import Play
 from agemem_jax.rollout.tools import memory as tools
 from agemem_jax.rollout.tools.registry import of_target
@@ -60,6 +60,18 @@ class MemorySystem(abc.ABC):
     @abc.abstractmethod
     def begin(self, episode: "SystemEpisode") -> "Pipeline":
         """The pipeline of one episode, with nothing stored yet."""
+
+    def demonstrate(self, request: Generate, agent: Any) -> Any:
+        """What a model that knows the task replies to a call of the pipeline, for a warm-up.
+
+        Args:
+          request: of the pipeline.
+          agent: `training.warmup.system_agent.SystemAgent`, which knows the task and errs.
+
+        Returns:
+          Text, or a value that is written as JSON; None where nothing is demonstrated.
+        """
+        return None
 
     def rules(self, player: Player, episode: EpisodeConfig) -> "SystemRules":
         config = dataclasses.replace(
@@ -96,7 +108,7 @@ class Pipeline(abc.ABC):
 
 
 class SystemRules:
-    """Starts the episodes of a memory system.
+    """Starts the episodes of a memory system, `method`.
 
     Raises:
       ValueError: instructions of the system leave no room in the token budget.
@@ -106,7 +118,7 @@ class SystemRules:
     shared_prefix: tuple[int, ...] = ()
 
     def __init__(self, method: MemorySystem, base: EpisodeRules):
-        self._method, self._base = method, base
+        self.method, self._base = method, base
         config = base.config
         for text in method.instructions(config.prompt_style):
             ids = _prompt(base.chat, text, "").token_ids
@@ -120,7 +132,7 @@ class SystemRules:
 
     def play(self, task: Task) -> Generator[Request, Any, Trajectory]:
         """An episode of `task`, to be driven with `send`."""
-        return SystemEpisode(self._base, task, self._method).play()
+        return SystemEpisode(self._base, task, self.method).play()
 
 
 class SystemEpisode(Episode):

@@ -13,8 +13,11 @@ from typing import Any, Literal
 class RetrievedEntry:
     """One memory that a retrieval brought into the context.
 
-    `score` is the cosine similarity to the query, in [-1, 1], or how well the words match where
-    a method searches by words.
+        Attributes:
+      memory_id: its id.
+      content: its text.
+      score: cosine similarity to the query, in [-1, 1]; where a method searches by words, how
+        well they match.
     """
 
     memory_id: str
@@ -132,7 +135,13 @@ class FormatEvent:
 
 @dataclasses.dataclass(frozen=True)
 class AnswerEvent:
-    """An `<answer>` of Stage 1 or 2, which ends the policy's turn."""
+    """An `<answer>` of Stage 1 or 2, or in a conversation, which ends the policy's turn.
+
+    Attributes:
+      stage: 1, 2 or 3.
+      step: index of the policy's action.
+      answer: its text.
+    """
 
     stage: int
     step: int

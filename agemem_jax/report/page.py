@@ -134,7 +134,8 @@ def _summary(found: Contents) -> list[str]:
         told.append(f"trained to step {last['step']} (phase {last.get('phase', '?')})")
     if steps:
         told.append(f"reward {steps[0]['reward']:.2f} → {steps[-1]['reward']:.2f}")
-    told.append(f"{len(found.played)} trajectories")
+    count = len(found.played)
+    told.append(f"{count} {'trajectory' if count == 1 else 'trajectories'}")
     return told
 
 

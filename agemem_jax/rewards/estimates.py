@@ -8,13 +8,14 @@ from jaxtyping import Float
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean over tasks and its 95 % bootstrap interval."""
+    """A mean over tasks and its 95 % bootstrap interval, from `low` to `high`."""
 
     mean: float
     low: float
     high: float
 
     def percent(self) -> str:
+        """All three as a table shows them, such as "39.5 [33.0, 46.5]"."""
         return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 

@@ -53,7 +53,7 @@ class Questions:
 
 
 class Judge(Protocol):
-    """Scores batches of items; every score lies in [0, 1]."""
+    """Scores batches of `items`, one score for each, in [0, 1]."""
 
     def score_answers(self, items: Sequence[AnswerItem]) -> list[float]:
         """How right each answer is."""
@@ -85,7 +85,11 @@ class Judge(Protocol):
         storage: Sequence[StorageItem] = (),
         relevance: Sequence[EntriesItem] = (),
     ) -> None:
-        """Hears what it will be asked later, and may begin; never waits, changes no score."""
+        """Hears what it will be asked later, and may begin; never waits, changes no score.
+
+        Args:
+          answers, storage, relevance: as of `score_answers`, `score_storage`, `score_relevance`.
+        """
         ...
 
     def take_counts(self) -> dict[str, int]:

@@ -98,11 +98,12 @@ class Trajectory:
 
     @classmethod
     def failed(cls, task: Task, fault: str) -> "Trajectory":
-        """The record of an episode that could not be played to its end."""
+        """The record of an episode of `task` that `fault` kept from its end."""
         return cls(task, [], [], [], [], {}, fault=fault)
 
     @property
     def num_steps(self) -> int:
+        """How many responses the policy gave."""
         return len(self.prompt_tokens)
 
     @property

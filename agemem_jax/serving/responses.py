@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agemem_jax.serving import bodies
-from agemem_jax.serving.completions import Events, check_model
+from agemem_jax.serving.completions import check_model
 from agemem_jax.serving.errors import APIError
+from agemem_jax.serving.events import Events
 from agemem_jax.serving.replies import Reply
 from agemem_jax.serving.responses_request import (
     FlatNamedTool,
@@ -60,7 +61,7 @@ async def respond(service: Service, request: Request) -> Response:
     answers = await service.answer(ask_of(body))
     head = _head(body, service.name)
     if body.stream:
-        return Events(_events(answers, head), answers)
+        return Events(_events(answers, head), answers.close)
     try:
         await bodies.while_there(request, answers.wait())
     finally:

@@ -284,7 +284,7 @@ class SQLiteStore:
             return {format_memory_id(number): record for number, record in records.items()}
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Cosine of each (text, criteria) pair, for the context filter's threshold."""
+        """Cosine of each of the `pairs` (text, criteria), for the context filter's threshold."""
         with self.file.lock:  # an embedder may keep what it knows of words
             return similarities(self.embedder, pairs)
 

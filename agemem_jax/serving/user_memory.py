@@ -78,7 +78,7 @@ class UserMemory:
         ]
 
     def add(self, content: str, metadata: Mapping[str, Any] | None = None) -> str:
-        """Stores a new entry, as the agent's own tool does.
+        """Stores a new entry of this `content` and `metadata`, as the agent's own tool does.
 
         Returns:
           Its id.
@@ -89,7 +89,7 @@ class UserMemory:
         return self._do(Add(content, {"source": "user", **(metadata or {})})).memory_id
 
     def edit(self, memory_id: str, content: str) -> None:
-        """Replaces the text of an entry, and leaves nothing of the old one in the file.
+        """Replaces the text of the entry `memory_id` by `content`, of the old one nothing stays.
 
         Raises:
           ValueError: there is no such entry.
@@ -98,7 +98,7 @@ class UserMemory:
             self.store.purge()
 
     def forget(self, memory_id: str) -> None:
-        """Removes an entry, and leaves nothing of it in the file.
+        """Removes the entry `memory_id`, and leaves nothing of it in the file.
 
         Raises:
           ValueError: there is no such entry.
@@ -129,7 +129,7 @@ class UserMemory:
         }
 
     def export_to(self, path: str | os.PathLike) -> None:
-        """Writes `export` into a new file that its owner alone can read.
+        """Writes `export` into a new file at `path`, which its owner alone can read.
 
         Raises:
           FileExistsError: there is such a file.
@@ -140,7 +140,7 @@ class UserMemory:
             file.write(text)
 
     def import_from(self, path: str | os.PathLike) -> int:
-        """Takes the entries of an exported file, with their ids and times, all or none.
+        """Takes the entries of the export at `path`, with their ids and times, all or none.
 
         Returns:
           How many they are.

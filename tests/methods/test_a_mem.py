@@ -1,13 +1,16 @@
 """A-Mem: notes with descriptions, their links, and how they change each other."""
 
+import dataclasses
 import json
+import random
+import re
 
 import pytest
 
 from agemem_jax.methods.a_mem import AMem, Note
 from agemem_jax.methods.mem0 import ReplyError
 from agemem_jax.protocol.events import FormatEvent, RetrievalEvent
-from tests.methods.playing import NOTED, answer, calls, play
+from tests.methods.playing import NOTED, TASK, answer, calls, play, trained_steps
 
 DESCRIBED = json.dumps({"keywords": ["Ana", "Rome"], "context": "A home.", "tags": ["place"]})
 TEXT = " context: A home. keywords: Ana, Rome tags: place"
@@ -150,6 +153,40 @@ def test_a_note_without_words_in_its_lists_has_no_text():
     for odd in ({"a": 1}, 7, "b", [1]):
         with pytest.raises(ReplyError, match="keywords"):
             Note("a", odd, "d", []).text  # noqa: B018
+
+
+JUNK = ["", "none", "{", "null", "3", '"text"', "```", NOTED, f"[{DESCRIBED}]",
+        '{"context": ' + "[" * 900 + "]" * 900 + "}", "[" * 100_000]  # fmt: skip
+VALUES = [None, 3, 1.5, True, "x", "", [], ["y"], {"z": 1}, "\ud83d", ["strengthen"],
+          ["update_neighbor", "strengthen"], "[1]", '["a"]', [["a"], ["b"]]]  # fmt: skip
+KEYS = ["keywords", "context", "tags", "should_evolve", "actions", "suggested_connections",
+        "tags_to_update", "new_context_neighborhood", "new_tags_neighborhood"]  # fmt: skip
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_whatever_the_model_replies_the_episode_comes_to_its_end(chat, store, strict):
+    done = set()
+    for seed in range(10):
+        rng = random.Random(seed)
+
+        def reply(request, rng=rng):
+            if request.purpose == "act":
+                return answer("x")
+            if rng.random() < 0.15:
+                return rng.choice(JUNK)
+            ids = re.findall(r"mem_\w{8}", request.context.messages[-1].text)
+            good = json.loads(evolved("strengthen", "update_neighbor", suggested_connections=ids))
+            value = json.loads(DESCRIBED) | good
+            return json.dumps(value | {key: rng.choice(VALUES) for key in rng.sample(KEYS, 2)})
+
+        task = dataclasses.replace(TASK, messages=TASK.messages * 2)
+        trajectory, _ = play(AMem(strict=strict), chat, store, *[reply] * 60, task=task)
+        assert trajectory.outcome.answer == "x"
+        json.dumps([dataclasses.asdict(event) for event in trajectory.events]).encode()
+        assert trajectory.memory == store.contents(0)
+        assert trained_steps(trajectory) == set(range(trajectory.num_steps))
+        done |= {call.name for call in calls(trajectory)}
+    assert done == {"Add_memory", "Update_memory"}
 
 
 def test_wrong_options_are_refused():

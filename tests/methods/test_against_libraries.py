@@ -27,12 +27,19 @@ def test_stores_change_as_the_library_changes_its_own_but_for_what_is_explained(
     assert differ == set(EXPLAINED.get(system, {}))
 
 
-@pytest.mark.parametrize("system", ["mem0", "mem0_graph"])
-def test_the_conversations_provoke_every_kind_of_operation(system):
+@pytest.mark.parametrize(
+    ("system", "kinds"),
+    [
+        ("mem0", {"ADD", "UPDATE", "DELETE"}),
+        ("mem0_graph", {"ADD", "UPDATE", "DELETE", "LINK", "UNLINK"}),
+        ("langmem", {"ADD", "UPDATE", "DELETE"}),
+        ("a_mem", {"ADD", "UPDATE"}),
+    ],
+)
+def test_the_conversations_provoke_every_kind_of_operation(system, kinds):
     runs = compare_memory_systems.recorded(system)
     counts = collections.Counter(each.kind for run in runs for each in run.operations)
-    graph = {"LINK", "UNLINK"} if system == "mem0_graph" else set()
-    assert set(counts) == {"ADD", "UPDATE", "DELETE"} | graph
+    assert set(counts) == kinds
     assert min(counts.values()) >= 10
 
 

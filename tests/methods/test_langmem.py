@@ -1,12 +1,15 @@
 """LangMem's manager: what its calls do to the store, and what becomes of wrong ones."""
 
+import dataclasses
 import json
+import random
+import re
 
 import pytest
 
 from agemem_jax.methods.langmem import LangMem, read_patches
 from agemem_jax.protocol.events import FormatEvent, RetrievalEvent
-from tests.methods.playing import NOTED, answer, calls, play
+from tests.methods.playing import NOTED, TASK, answer, calls, play, trained_steps
 
 PARIS, OSLO = "Ana lives in Paris", "Ana lives in Oslo"
 NOTHING = "<think>So.</think><answer>nothing</answer>"
@@ -206,6 +209,75 @@ def test_patches_of_a_string_are_found_by_their_brackets():
     assert read_patches({"patches": 'x [{"a": [1]}] [2]'}) == [{"a": [1]}]
     for text in ("", "none", "[", "]", "[1", '{"a": 1}', "[" * 100_000):
         assert read_patches({"patches": text}) == []
+
+
+def test_a_patch_that_copies_its_document_over_and_over_is_refused(chat, store):
+    def reply(paris):
+        copies = [{"op": "copy", "from": "", "path": f"/{number}"} for number in range(40)]
+        return written(("PatchDoc", {"json_doc_id": paris, "patches": copies}))
+
+    trajectory, _ = Changing(chat, store, (PARIS,), reply).play()
+    assert operations(trajectory)[1:] == []
+    assert wrong(trajectory) == ["A patch copies 40 times; 8 times is the most."]
+
+
+JUNK = ["", "none", "<tool_call>", "<tool_call>[]</tool_call>", "[" * 100_000, NOTED, "\\ud83d"]
+VALUES = [None, 3, 1.5, True, "x", "", [], {"z": 1}, "\ud83d", "add", "copy", "/content", "/a/-",
+          "Memory", "[" * 40, json.dumps([replace("y")])]  # fmt: skip
+NAMES = [*["Memory", "PatchDoc", "RemoveDoc"] * 4, "PatchFunctionErrors", "PatchFunctionName", 7]
+KEYS = ["content", "json_doc_id", "patches", "fixed_name", "op", "path", "value", "from"]
+
+
+def random_reply(rng, ids):
+    if rng.random() < 0.2:
+        return rng.choice(JUNK)
+
+    def value(depth):
+        kind = rng.random()
+        if depth and kind < 0.3:
+            return [value(depth - 1) for _ in range(rng.randrange(4))]
+        if depth and kind < 0.5:
+            return {key: value(depth - 1) for key in rng.sample(KEYS, 4)}
+        return rng.choice([*VALUES, *ids])
+
+    def patch():
+        if rng.random() < 0.5:
+            return replace(str(rng.random()))
+        ops = ["add", "remove", "replace", "copy", "move", "test"]
+        return {"op": rng.choice(ops), "path": rng.choice(["", "/content", "/a", "/a/-", 7]),
+                "from": rng.choice(["", "/content"]), "value": value(2)}  # fmt: skip
+
+    def arguments():
+        if rng.random() < 0.1:
+            return value(2)
+        given = {key: value(2) for key in KEYS[:4]}
+        if rng.random() < 0.7:
+            given["patches"] = [patch() for _ in range(rng.randrange(4))]
+        if rng.random() < 0.7:
+            given |= {"content": str(rng.random()), "json_doc_id": rng.choice(ids or ["none"])}
+        return given
+
+    return written(*((rng.choice(NAMES), arguments()) for _ in range(rng.randrange(4))))
+
+
+def test_whatever_the_model_replies_the_episode_comes_to_its_end(chat, store):
+    done = set()
+    for seed in range(15):
+        rng = random.Random(seed)
+
+        def reply(request, rng=rng):
+            if request.purpose == "act":
+                return answer("x")
+            return random_reply(rng, re.findall(r"mem_\w{8}", request.context.messages[-1].text))
+
+        task = dataclasses.replace(TASK, messages=TASK.messages * 2)
+        trajectory, _ = play(LangMem(), chat, store, *[reply] * 60, task=task)
+        assert trajectory.outcome.answer == "x"
+        json.dumps([dataclasses.asdict(event) for event in trajectory.events]).encode()
+        assert trajectory.memory == store.contents(0)
+        assert trained_steps(trajectory) == set(range(trajectory.num_steps))
+        done |= {call.name for call in calls(trajectory)}
+    assert done == {"Add_memory", "Update_memory", "Delete_memory"}
 
 
 def test_wrong_options_are_refused():

@@ -25,19 +25,19 @@ def test_it_takes_a_small_share_of_the_time_whatever_it_takes(monkeypatch, tmp_p
 
 
 def test_it_shows_what_has_come_since(tmp_path):
-    builders.train(tmp_path, steps=2)
+    builders.sample(tmp_path, 1, [builders.played()], [None])
     report = GrowingReport(tmp_path)
     report.grow()
-    assert "trained to step 3" in (tmp_path / FILE).read_text()
-    builders.train(tmp_path, steps=4)
+    assert "1 trajectory<" in (tmp_path / FILE).read_text()
     builders.sample(tmp_path, 3, [builders.played()], [None])
     report.grow(last=True)
-    assert "1 trajectories" in (tmp_path / FILE).read_text()
+    assert "2 trajectories<" in (tmp_path / FILE).read_text()
 
 
 def test_what_goes_wrong_is_logged_and_nothing_else(tmp_path, caplog):
     assert try_to_write_report(tmp_path / "nothing") is None
-    builders.train(tmp_path)
-    (tmp_path / "figures").write_text("in the way")
+    assert "holds no metrics.jsonl" in caplog.text
+    builders.sample(tmp_path, 1, [builders.played()], [None])
+    (tmp_path / FILE).mkdir()  # in the way
     assert try_to_write_report(tmp_path) is None
-    assert not (tmp_path / FILE).exists()
+    assert caplog.text.count("The report was not written") == 2

@@ -1,5 +1,6 @@
 """Trajectories written as lines and read again."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from agemem_jax.protocol.events import DroppedMessagesEvent, FormatEvent, RoundLimitEvent
 from agemem_jax.rollout import trajectory_json
 from agemem_jax.rollout.trajectory import Cost, Trajectory, TranscriptEntry
+from agemem_jax.tasks.task import EnvironmentGoal
 from tests.rewards.builders import TASK, acted, add, answer, retrieve, shown, trajectory
 
 
@@ -37,6 +39,27 @@ def test_what_an_episode_cost_is_kept_and_missing_in_lines_of_earlier_versions()
     values = json.loads(line)
     del values["cost"]
     assert trajectory_json.from_line(json.dumps(values), {3: TASK})[1].cost is None
+
+
+def test_a_line_says_enough_of_its_task_to_be_read_without_it():
+    played = written()
+    played.left = [None]
+    read = trajectory_json.read_alone(json.loads(trajectory_json.to_line(3, played)))
+    assert read.events == played.events and read.left == [None]
+    assert read.task == TASK
+    walked = dataclasses.replace(TASK, goal=EnvironmentGoal("babyai", instruction="Go there."))
+    read = trajectory_json.read_alone(
+        json.loads(trajectory_json.to_line(3, dataclasses.replace(played, task=walked)))
+    )
+    assert not read.task.is_question and read.task.query == "Go there."
+
+
+def test_a_line_of_an_earlier_version_is_read_with_the_id_of_its_task():
+    line = json.loads(trajectory_json.to_line(3, written()))
+    del line["about"], line["left"]
+    read = trajectory_json.read_alone(line)
+    assert read.task.task_id == TASK.task_id and read.left is None
+    assert trajectory_json.from_line(json.dumps(line), {3: TASK}) == (3, written())
 
 
 def test_a_failed_episode_keeps_its_fault():

@@ -12,8 +12,11 @@ from agemem_jax.models import decoder, loading, tokenizers
 from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import CHATML, ChatEncoder
 from agemem_jax.rollout.engine import Engine
+from agemem_jax.rollout.episode import EpisodeRules
+from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
 from agemem_jax.serving.scheduler import Scheduler
+from agemem_jax.serving.sqlite_store import SQLiteStore
 
 
 @pytest.fixture(scope="session")
@@ -59,15 +62,26 @@ def serve(make_scheduler, chat, schemas):
     """A context with a server; gives its address and its service."""
     import uvicorn
 
+    from agemem_jax.serving.agent_service import AgentService
     from agemem_jax.serving.app import make_app
     from agemem_jax.serving.service import Limits, Service
 
+    episode = EpisodeConfig(
+        max_context_tokens=600, max_response_tokens=24, max_summary_tokens=8, max_rounds=2,
+        prompt_style="compact",
+    )  # fmt: skip
+
     @contextlib.contextmanager
-    def serving(api_key=None, limits=None, **options):
+    def serving(api_key=None, limits=None, memory=False, **options):
+        scheduler, embedder = make_scheduler(**options), make_embedder("hashed_ngrams")
+        agent = None
+        if memory:
+            store = SQLiteStore(None, embedder, entries=50)
+            agent = AgentService("agent", EpisodeRules(episode, chat), scheduler, store)
+        limits = limits or Limits(body_bytes=200_000, max_tokens=64)
         service = Service(
-            "small", make_scheduler(**options), chat, schemas, make_embedder("hashed_ngrams"),
-            "hashed_ngrams", limits or Limits(body_bytes=200_000, max_tokens=64),
-        )  # fmt: skip
+            "small", scheduler, chat, schemas, embedder, "hashed_ngrams", limits, agent
+        )
         config = uvicorn.Config(make_app(service, api_key), port=0, log_level="warning")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)

@@ -344,5 +344,5 @@ def test_tasks_share_a_long_history_in_which_no_name_means_two_things():
         for stale in task.stale_facts:
             old = stale.rstrip(".").split()[-1]
             places = [n for n, m in enumerate(messages) if old in m and stale.split()[0] in m]
-            changes = [n for n in places if re.match("Update|News|Correction", messages[n])]
-            assert len(places) == 2 and changes == places[1:]
+            now = next(f for f in task.supporting_facts if f.split()[0] == stale.split()[0])
+            assert len(places) == 2 and now.rstrip(".").split()[-1] in messages[places[1]]

@@ -123,11 +123,19 @@ def summaries(path: pathlib.Path, table: Table, every: Sequence[Results]) -> Non
     _curves(path, every, ways, "reward_task", "R_task, mean over the batch")
 
 
+def _legend_beside(axes: Any) -> None:
+    """A legend to the right of the last panel, where it hides nothing."""
+    axis = axes[0][-1]
+    if axis.get_legend_handles_labels()[1]:
+        axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def _curves(path: pathlib.Path, every: Sequence[Results], ways, metric: str, label: str) -> None:
     with _figure(path, len(every)) as axes:
         for axis, results in zip(axes[0], every, strict=True):
             for number, (title, variant) in enumerate(ways.items()):
-                _curve(axis, _training(results, variant, metric), title, number)
+                curves = _training(results, variant, metric)
+                _curve(axis, curves, title, number, "-" if number == 0 else "--")
             axis.set_title(results.plan.backbone)
             axis.set_xlabel("GRPO iteration")
             axis.grid(alpha=0.3)
@@ -147,13 +155,14 @@ def _training(results: Results, variant: str, metric: str) -> list[np.ndarray]:
     return found
 
 
-def _curve(axis: Any, seeds: Sequence[np.ndarray], title: str, number: int) -> None:
+def _curve(
+    axis: Any, seeds: Sequence[np.ndarray], title: str, number: int, style: str = "-"
+) -> None:
     if not seeds:
         return
     length = min(len(each) for each in seeds)
     values, at = np.stack([each[:length] for each in seeds]), np.arange(1, length + 1)
     colour = _COLOURS[number]
-    style = "-" if number == 0 else "--"
     marker = "o" if length < 6 else None
     axis.plot(at, values.mean(axis=0), style, label=title, color=colour, marker=marker)
     if len(values) > 1:
@@ -172,8 +181,7 @@ def table3(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:
             axis.set_title(results.plan.backbone)
             axis.set_xlabel("GRPO iteration")
             axis.grid(alpha=0.3)
-            if axis.lines:
-                axis.legend(frameon=False, fontsize=8)
+        _legend_beside(axes)
         axes[0][0].set_ylabel("calls in a trajectory")
 
 
@@ -243,8 +251,11 @@ def pareto(path: pathlib.Path, table: Table, every: Sequence[Results]) -> None:
                 axis.plot(*zip(*line, strict=True), color="#888888", linewidth=1, zorder=0)
             axis.set_xlabel(f"{table.head[place]} per episode")
             axis.grid(alpha=0.3)
+            axis.set_xlim(left=0)
+            top = max(1.0, axis.get_ylim()[1])
+            axis.set_ylim(-0.04 * top, top)  # no share is below 0, though intervals may reach there
         axes[0][0].set_ylabel("average, %")
-        axes[0][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend_beside(axes)
 
 
 DRAW: dict[str, Callable[[pathlib.Path, Table, Sequence[Results]], None]] = {

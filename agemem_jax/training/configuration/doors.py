@@ -1,7 +1,8 @@
 """Options of parts that a configuration names: they appear in it with the name.
 
-Config files use `use_tasks`, `use_credit` and `add_reward`; on a command line the names come
-first in effect, wherever they stand, and their options after them.
+Config files use `use_tasks`, `use_credit` and `add_reward`, which take a part by its name or
+itself, and keep its name; on a command line the names come first in effect, wherever they stand,
+and their options after them.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from agemem_jax.plugins.registry import Registry, split
+from agemem_jax.plugins.registry import Registry, name_of, split
 from agemem_jax.rewards.registry import COMPONENTS, in_variant
 from agemem_jax.tasks.registry import SOURCES
 from agemem_jax.training.configuration.run_config import to_option
@@ -24,7 +25,7 @@ def use_tasks(config: ml_collections.ConfigDict, source: str | Callable, **optio
       ValueError: the source or an option is not known, or has a wrong value.
     """
     with config.unlocked():
-        config.tasks.source = source
+        config.tasks.source = name_of(source)
         config.tasks.options = _options(SOURCES, source, options, "tasks.options")
 
 
@@ -35,7 +36,7 @@ def use_credit(config: ml_collections.ConfigDict, rule: str | Callable, **option
       ValueError: the rule or an option is not known, or has a wrong value.
     """
     with config.unlocked():
-        config.grpo.credit = rule
+        config.grpo.credit = name_of(rule)
         config.grpo.credit_options = _options(RULES, rule, options, "grpo.credit_options")
 
 
@@ -48,13 +49,20 @@ def add_reward(
 ) -> None:
     """Adds a component to the rewards of `config`, or replaces one.
 
+    Args:
+      config: to change.
+      name: of the component, in metrics and reports.
+      function: a component by name, as `package.module:attribute`, or itself.
+      weight: that its value is multiplied by.
+      **options: of the component.
+
     Raises:
       ValueError: the function or an option is not known, or has a wrong value.
     """
     where = f"rewards.components.{name}.options"
     with config.unlocked():
         config.rewards.components[name] = {
-            "function": function,
+            "function": name_of(function),
             "weight": float(weight),
             "options": _options(COMPONENTS, function, options, where),
         }

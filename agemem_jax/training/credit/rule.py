@@ -89,8 +89,12 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Credit:
-    """The advantages of one episode: a number for each step, and what some of its tokens get
-    besides."""
+    """The advantages of one episode.
+
+    Attributes:
+      steps: a number for each step.
+      spans: what some of the tokens of a step get besides.
+    """
 
     steps: Float[np.ndarray, " step"]
     spans: Sequence[Span] = ()
@@ -114,7 +118,7 @@ class CreditRule(Protocol):
     """How advantages are given; its options are what the class takes by keyword."""
 
     def score_episode(self, episode: Episode, judge: Judge) -> Any:
-        """What is computed of one episode on its own; `episode.score` afterwards.
+        """What is computed of one `episode` on its own, by `judge` if needed; its `score` later.
 
         It is called once for each of the K rollouts, when all are rewarded, and not for
         branches. `Branches` asks for some of this episode.

@@ -1,17 +1,20 @@
 """The demonstrations of a run's warm-up, played once at its start."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import numpy as np
 from absl import logging
 
+from agemem_jax.methods.memory_system import SystemRules
 from agemem_jax.rollout.driver import Rollout, run_episodes
 from agemem_jax.rollout.episode import Rules
 from agemem_jax.rollout.player import Player
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.training.configuration.run_config import RunConfig
-from agemem_jax.training.warmup.demonstrations import ScriptBackend
+from agemem_jax.training.warmup.demonstrations import ScriptBackend, ScriptedAgent
+from agemem_jax.training.warmup.system_agent import SystemAgent
 
 
 def play_demonstrations(
@@ -26,7 +29,7 @@ def play_demonstrations(
       check: called between ticks; an exception that it raises ends everything.
 
     Raises:
-      ValueError: none could be played.
+      ValueError: none could be played, or the method demonstrates nothing.
     """
     source = config.tasks.load("train")
     rng = np.random.default_rng([config.seed, 1])
@@ -34,8 +37,11 @@ def play_demonstrations(
     picks = rng.choice(len(source), size=count, replace=count > len(source))
     key = jax.random.key(config.seed)
     rollouts = [Rollout(source[int(i)], key) for i in picks]
+    agent = ScriptedAgent
+    if isinstance(rules, SystemRules):
+        agent = functools.partial(SystemAgent, rules.method)
     backend = ScriptBackend(
-        player.chat, config.warmup.imperfection, config.seed, config.engine.slots
+        player.chat, config.warmup.imperfection, config.seed, config.engine.slots, agent
     )
     try:
         played = run_episodes(rollouts, rules, player.store, backend, player.environments, check)

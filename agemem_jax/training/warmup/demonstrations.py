@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,7 +36,7 @@ PHRASES = (
 )
 
 _NAME = re.compile(r"[A-Z][\w'-]*|\d[\w.,-]*\d|\d")
-_MEMORY_LINE = re.compile(r"^- (mem_[0-9a-f]+): (.*)$", re.MULTILINE)
+MEMORY_LINE = re.compile(r"^- (mem_[0-9a-f]+): (.*)$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,7 @@ class ScriptedAgent:
     def _record_change(self, fact: str, stale: str, retrieved: str) -> str:
         if self._happens(self._faults.ignore_change):
             return self._reply("Nothing to keep.")
-        known = {content: memory_id for memory_id, content in _MEMORY_LINE.findall(retrieved)}
+        known = {content: memory_id for memory_id, content in MEMORY_LINE.findall(retrieved)}
         if stale not in known or self._happens(self._faults.duplicate_change):
             return self._call("A new fact.", "Add_memory", content=fact)
         return self._call(
@@ -175,7 +176,7 @@ class ScriptedAgent:
 
     def _answer(self, request: Generate) -> str:
         last = request.context.messages[-1]
-        found = dict(_MEMORY_LINE.findall(last.text)) if last.kind is Kind.TOOL_RESULT else None
+        found = dict(MEMORY_LINE.findall(last.text)) if last.kind is Kind.TOOL_RESULT else None
         if found is None and not self._happens(self._faults.skip_retrieve):
             return self._call("Look it up.", "Retrieve_memory", query=self._search_words())
         return self._conclude(tuple((found or {}).values()))
@@ -260,8 +261,16 @@ class ScriptBackend:
     Every rollout's choices follow from (seed, task, rollout key) alone.
     """
 
-    def __init__(self, chat: ChatEncoder, imperfection: Imperfection, seed: int, slots: int = 16):
+    def __init__(
+        self,
+        chat: ChatEncoder,
+        imperfection: Imperfection,
+        seed: int,
+        slots: int = 16,
+        agent: Callable[..., ScriptedAgent] = ScriptedAgent,
+    ):
         self.slots = slots
+        self._agent = agent
         self._chat, self._imperfection, self._seed = chat, imperfection, seed
         self._rehearsals = Rehearsals()
         self._agents: dict[int, ScriptedAgent] = {}
@@ -270,7 +279,7 @@ class ScriptBackend:
     def begin(self, slot: int, rollout: Rollout) -> None:
         digest = hashlib.blake2b(rollout.task.task_id.encode(), digest_size=8).digest()
         rng = np.random.default_rng([self._seed, int.from_bytes(digest, "big")])
-        self._agents[slot] = ScriptedAgent(rollout.task, self._imperfection, rng, self._rehearsals)
+        self._agents[slot] = self._agent(rollout.task, self._imperfection, rng, self._rehearsals)
 
     def submit(self, slot: int, request: Generate) -> None:
         text = self._agents[slot].respond(request)

@@ -66,7 +66,10 @@ def main():
         use_responses_api=True,
     )  # fmt: skip
     print("responses:", newer.invoke(messages).text[:60])
-    print("responses, tool call:", newer.bind_tools([weather], tool_choice="any").invoke(messages).tool_calls)
+    print(
+        "responses, tool call:",
+        newer.bind_tools([weather], tool_choice="any").invoke(messages).tool_calls,
+    )
     print("responses, streamed:", "".join(chunk.text for chunk in newer.stream(messages))[:60])
 
     texts = OpenAIEmbeddings(

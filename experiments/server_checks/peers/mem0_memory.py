@@ -38,11 +38,13 @@ def main():
             "vector_store": {
                 "provider": "qdrant",
                 "config": {
-                    "collection_name": "check", "embedding_model_dims": dims, "path": tempfile.mkdtemp()
+                    "collection_name": "check",
+                    "embedding_model_dims": dims,
+                    "path": tempfile.mkdtemp(),
                 },
             },
         }
-    )  # fmt: skip
+    )
     told = "I live in Rome and I play chess."
     print("inferred:", memory.add([{"role": "user", "content": told}], user_id="ana"))
     print("as it is:", memory.add(told, user_id="ana", infer=False))
