@@ -8,14 +8,16 @@ acknowledged. After every kill the file must pass its integrity check and hold e
 acknowledged; the one operation that was under way may have happened or not, but not by half.
 """
 
+import contextlib
 import json
-import os
+import multiprocessing
 import pathlib
 import random
 import signal
 import sys
 import tempfile
 import time
+from multiprocessing.connection import Connection
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
@@ -25,17 +27,21 @@ from agemem_jax.memory.embedders import HashedNGramEmbedder
 from agemem_jax.memory.operations import Add, Delete, Update
 from agemem_jax.serving.sqlite_store import SQLiteStore
 
+# A server that has imported everything makes the writers: to fork a process in which JAX runs may
+# hang, and to start each from nothing takes seconds.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["agemem_jax.serving.sqlite_store"])
 _KINDS = {"Add": Add, "Update": Update, "Delete": Delete}
 _USERS = ("ana", "bo", "cy")
 Memories = dict[str, dict[str, str]]
 
 
-def write_until_killed(path: str, seed: int, pipe: int) -> None:
+def write_until_killed(path: str, seed: int, pipe: Connection) -> None:
     """What the process that is killed does; never returns."""
     rng = random.Random(seed)
 
     def tell(*what):
-        os.write(pipe, json.dumps(what).encode() + b"\n")
+        pipe.send_bytes(json.dumps(what).encode())
 
     with SQLiteStore(path, HashedNGramEmbedder()) as store:
         while True:
@@ -77,25 +83,21 @@ def kill_once(path: str, seed: int, memories: Memories, after: float) -> tuple[M
     Raises:
       AssertionError: the file does not hold what it must.
     """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.close(reading)
-            write_until_killed(path, seed, writing)
-        finally:
-            os._exit(1)
-    os.close(writing)
-    told = os.fdopen(reading, "rb")
-    lines = [told.readline(), told.readline()]
+    reading, writing = _PROCESSES.Pipe(duplex=False)
+    writer = _PROCESSES.Process(target=write_until_killed, args=(path, seed, writing))
+    writer.start()
+    writing.close()
+    told = [reading.recv_bytes(), reading.recv_bytes()]
     time.sleep(after)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), "the writer ended by itself"
-    lines += told.read().splitlines(keepends=True)
-    told.close()
+    writer.kill()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL, "the writer ended by itself"
+    with contextlib.suppress(EOFError):
+        while True:
+            told.append(reading.recv_bytes())
+    reading.close()
     under_way, count = None, 0
-    for what, *values in (json.loads(line) for line in lines if line.endswith(b"\n")):
+    for what, *values in map(json.loads, told):
         if what == "begins":
             under_way = values
         else:
