@@ -40,12 +40,15 @@ class Rule:
       append: what makes it small.
       replace: a regular expression for what is something else here, and what.
       left_out: why it is not run; None where it is.
+      options_alone: whether it differs by its options from one that is run: then its configuration
+        is built from them, and nothing is trained.
     """
 
     pattern: str
     append: str = ""
     replace: tuple[str, str] = ("", "")
     left_out: str | None = None
+    options_alone: bool = False
 
 
 RULES = (
@@ -59,14 +62,14 @@ RULES = (
     Rule(r"--workdir=runs/mem", left_out="README.md has others; tests/methods play and train them"),
     Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
-    Rule(
-        r"--profile_steps",
-        left_out="test_profiling.py has it; a trace takes a minute",
-    ),
+    Rule(r"--profile_steps", left_out="test_profiling.py has it; a trace takes a minute"),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
+    Rule(r"--workdir=runs/(a|dapo|short|guarded) .*--config", options_alone=True),
     Rule(r"(train\.py|agemem-train) .*quickstart", append=_SMALL),
     Rule(r"tensorboard --logdir", append="--inspect"),
-    Rule(r"local\.sh 2 .*quickstart", append=_SMALL),
+    Rule(r"local\.sh 2 .*quickstart", left_out="tests/test_end_to_end.py trains in two processes"),
+    Rule(r"evaluate\.py --workdir=runs/a\b", left_out="launch/quickstart.sh runs it"),
+    Rule(r"evaluate\.py .*runs/untrained", left_out="tests/test_end_to_end.py evaluates one"),
     Rule(r"--task_source=", left_out="tests/evaluation/test_sources.py plays slices of benchmarks"),
     Rule(r"(evaluate\.py|agemem-evaluate) ", append="--show=1"),
     Rule(r"(export\.py|agemem-export) "),

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,14 +12,17 @@ import pytest
 
 from agemem_jax.models import weights_cache
 from agemem_jax.tasks.hotpotqa import builder
+from agemem_jax.training.configuration import run_config
 from tests import documented_commands
+from tests.commands.command_line import parse
 from tests.tasks.test_hotpotqa import make_row
 
 ROOT = documented_commands.ROOT
 COMMANDS = documented_commands.find()
 # One that several documents have is run in the first of them; all of them share a clone.
-RUN = {each.small: each for each in reversed(COMMANDS) if each.rule and not each.rule.left_out}
-RUN = [each for each in COMMANDS if RUN.get(each.rule and each.small) is each]
+KNOWN = [each for each in COMMANDS if each.rule and not each.rule.left_out]
+FIRST = {each.small: each for each in reversed(KNOWN)}
+RUN = [each for each in KNOWN if FIRST[each.small] is each and not each.rule.options_alone]
 
 
 def test_every_command_is_run_or_says_why_not():
@@ -31,6 +35,16 @@ def test_every_rule_is_about_some_command():
     assert [rule for rule in documented_commands.RULES if rule not in used] == []
 
 
+@pytest.mark.parametrize(
+    "command", [each for each in KNOWN if each.rule.options_alone], ids=lambda each: each.text
+)
+def test_the_options_of_a_command_make_a_configuration(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = shlex.split(command.text)
+    first = next(n for n, word in enumerate(arguments) if word.startswith("--"))
+    run_config.build(parse(*arguments[first:]))
+
+
 def environment(home: pathlib.Path) -> dict[str, str]:
     """What a shell without any settings has, with this Python in front."""
     folders = (pathlib.Path(sys.executable).parent, "/usr/local/bin", "/usr/bin", "/bin")
@@ -39,6 +53,7 @@ def environment(home: pathlib.Path) -> dict[str, str]:
         "HOME": str(home),
         "AGEMEM_VENV": "none",
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling takes longest
         # Models and compiled programs are fetched and made once, not for every test.
         "AGEMEM_CACHE": str(weights_cache.cache_directory()),
     }

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 
 from agemem_jax.environments.protocol import Observation, Outcome
 
@@ -219,10 +220,12 @@ class _Simulator:
                 "requirements-benchmarks.txt"
             ) from error
         logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it tells, it also raises
+        # It writes a table of its object types into the folder that it is started in.
+        self._folder = tempfile.TemporaryDirectory(prefix="agemem-scienceworld-")
         # The program ends with this process, whose end it sees as the end of its input.
         port, self._process = java_gateway.launch_gateway(
             classpath=jar, javaopts=list(_JAVA_OPTIONS), java_path=_java(), die_on_exit=True,
-            return_proc=True,
+            return_proc=True, cwd=self._folder.name,
         )  # fmt: skip
         parameters = java_gateway.GatewayParameters(auto_field=True, port=port)
         self._gateway = java_gateway.JavaGateway(gateway_parameters=parameters)

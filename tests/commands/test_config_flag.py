@@ -1,14 +1,11 @@
 """--config takes a name or a path, and what is wrong with either is told in one sentence."""
 
-from unittest import mock
-
 import pytest
-from absl import flags
 
 from agemem_jax import configs
-from agemem_jax.commands import config_flag, train  # noqa: F401  # the flags
 from agemem_jax.configs import quickstart, tiny_warmup
 from agemem_jax.training.configuration import run_config
+from tests.commands.command_line import parse
 
 OWN = """
 from agemem_jax.configs import tiny
@@ -18,20 +15,6 @@ def get_config({argument}):
     {change}
     return config
 """
-
-
-def parse(*arguments):
-    """The configuration of such a command line."""
-    command_line, known = ["program", "--workdir=x", *arguments], set(flags.FLAGS)
-    try:
-        with mock.patch.object(
-            config_flag.sys, "argv", command_line
-        ):  # where overrides are looked up
-            flags.FLAGS(command_line)
-        return config_flag.CONFIG.value
-    finally:
-        for override in set(flags.FLAGS) - known:
-            delattr(flags.FLAGS, override)
 
 
 def refusal(*arguments) -> str:

@@ -51,6 +51,14 @@ def test_the_simulators_solution_wins_with_rising_progress(simulator, task):
     assert environment.step("look around") is outcomes[-1]
 
 
+def test_nothing_is_left_in_the_folder_where_it_is_used(simulator, tmp_path):
+    """The simulator writes a table of object types into its own."""
+    code = "from agemem_jax.environments.scienceworld import ScienceWorld; ScienceWorld().reset()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_episode_is_the_same_again_with_its_seed(simulator):
     told = []
     for seed in (3, 3, 4):
