@@ -62,7 +62,7 @@ def on_config(config):
     pages = [{f"{PACKAGE}.{package}": f"api/{package}.md"} for package in modules()]
     for section in config.nav:
         for items in section.values():
-            if {"API": "api.md"} in items:
+            if isinstance(items, list) and {"API": "api.md"} in items:
                 items[items.index({"API": "api.md"})] = {"API": ["api.md", *pages]}
     return config
 
