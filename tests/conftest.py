@@ -26,6 +26,7 @@ _SERVER_TESTS = (
 )
 _lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
 collect_ignore = [f"serving/test_{name}.py" for name in _SERVER_TESTS if _lacking]
+collect_ignore += ["commands/test_serve.py"] if _lacking else []
 
 cli.keep_compiled_programs()
 if "cuda" in os.environ.get("JAX_PLATFORMS", ""):

@@ -24,6 +24,7 @@ from agemem_jax.methods.mem0 import ReplyError, read_object
 from agemem_jax.methods.memory_system import MemorySystem, Pipeline, SystemEpisode
 from agemem_jax.protocol import prompts
 from agemem_jax.protocol.events import RetrievedEntry
+from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.tool_use import Play
 
 _DESCRIBE = {
@@ -104,6 +105,27 @@ class AMem(MemorySystem):
 
     def begin(self, episode: SystemEpisode) -> "NotePipeline":
         return NotePipeline(episode, self)
+
+    def demonstrate(self, request: Generate, agent: Any) -> Any:
+        text = request.context.messages[-1].text
+        if request.purpose == "describe":
+            facts = agent.facts_in(text)
+            names = [name for r in map(agent.relation_of, facts) if r for name in (r[0], r[2])]
+            context = " ".join(facts) or "Small talk."
+            return {"keywords": names, "context": context, "tags": ["fact" if facts else "talk"]}
+        if request.purpose != "evolve":
+            return None
+        _, new, _, *near = text.splitlines()
+        words = set(json.loads(new)["keywords"])
+        related = [each["id"] for each in map(json.loads, near) if words & {*each["keywords"]}]
+        if not related:
+            return {"should_evolve": False}
+        return {
+            "should_evolve": True,
+            "actions": ["strengthen"],
+            "suggested_connections": related[:2],
+            "tags_to_update": ["fact", "linked"],
+        }
 
 
 @dataclasses.dataclass(frozen=True)

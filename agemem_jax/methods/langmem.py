@@ -25,10 +25,13 @@ import jsonpatch
 
 from agemem_jax.methods.langmem_prompts import EXTRACT, MANAGE, REPAIR
 from agemem_jax.methods.memory_system import MemorySystem, Pipeline, SystemEpisode
+from agemem_jax.protocol import prompts
 from agemem_jax.protocol.parser import InvalidCall, parse
 from agemem_jax.protocol.tools import ToolCall, ToolError, shown
+from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.tool_use import Play
 
+_MESSAGE, _MEMORY = "Message:\n", "\nMemory:\n"  # in front of the parts of a prompt
 _MAX_DEPTH = 32
 _MAX_COPIES = 8  # each of the whole document doubles it
 
@@ -59,6 +62,27 @@ class LangMem(MemorySystem):
 
     def begin(self, episode: SystemEpisode) -> "Manager":
         return Manager(episode, self)
+
+    def demonstrate(self, request: Generate, agent: Any) -> Any:
+        if request.purpose not in ("extract", "manage"):
+            return None
+        told, _, memory = request.context.messages[-1].text.partition(_MEMORY)
+        listed = map(json.loads, memory.splitlines())
+        known = {each["content"]: each["json_doc_id"] for each in listed}
+        calls = []
+        for fact in agent.facts_in(told.removeprefix(_MESSAGE)):
+            stale = agent.replaced_by(fact)
+            event = agent.change() if stale in known else "ADD"
+            if fact in known or event == "NONE":
+                continue
+            arguments: dict[str, Any] = {"content": fact}
+            if event == "UPDATE":
+                edit = {"op": "replace", "path": "/content", "value": fact}
+                arguments = {"json_doc_id": known[stale], "patches": [edit]}
+            calls.append(("PatchDoc" if event == "UPDATE" else "Memory", arguments))
+        if not calls:
+            return "<think>Nothing to keep.</think><answer>nothing</answer>"
+        return f"<think>Worth keeping.</think>{prompts.tool_call_text(calls)}"
 
 
 @dataclasses.dataclass
@@ -121,7 +145,7 @@ class Manager(Pipeline):
             _json({"json_doc_id": memory_id, "content": content})
             for memory_id, content in documents.items()
         ]
-        parts = (f"Message:\n{message}", *(("Memory:", *memory) if memory else ()))
+        parts = (f"{_MESSAGE}{message}", *((_MEMORY.strip(), *memory) if memory else ()))
         purpose = "manage" if documents else "extract"
         instructions = (MANAGE if documents else EXTRACT)[self._style]
         wrong: list[str] = []
@@ -177,7 +201,7 @@ class Manager(Pipeline):
     def _repair(self, call: _Call, error: str, message: str) -> Play:
         """Changes a call that cannot be run as the model says. Raises _GaveUp."""
         written = _json({"name": call.name, "arguments": call.arguments})
-        parts = (f"Call: {written}\nError: {error}", f"Message:\n{message}")
+        parts = (f"Call: {written}\nError: {error}", f"{_MESSAGE}{message}")
         reply = yield from self.episode.ask("repair", REPAIR[self._style], parts)
         try:
             repairs = self._read(reply)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 class RetrievedEntry:
     """One memory that a retrieval brought into the context.
 
-        Attributes:
+    Attributes:
       memory_id: its id.
       content: its text.
       score: cosine similarity to the query, in [-1, 1]; where a method searches by words, how

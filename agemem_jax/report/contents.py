@@ -103,13 +103,31 @@ def source_titles(found: Mapping[str, Record]) -> dict[str, str]:
     titles = {}
     for name, record in found.items():
         alike = [told[n] for n, other in found.items() if other.title == record.title]
-        differing = [
-            f"{key.split('.')[-1]} {value}" if key != "tasks.name" else str(value)
+        differing = {
+            key: value
             for key, value in told[name].items()
             if key.split(".")[-1] not in _OPAQUE and len({str(each.get(key)) for each in alike}) > 1
+        }
+        if "tasks.name" in differing:  # says it all of the tasks
+            others = {key: v for key, v in differing.items() if not key.startswith("tasks.")}
+            differing = {"tasks.name": differing["tasks.name"], **others}
+        words = [
+            str(value) if key == "tasks.name" else f"{key.split('.')[-1]} {value}"
+            for key, value in differing.items()
         ]
-        titles[name] = ", ".join([record.title, *differing])
+        titles[name] = ", ".join([record.title, *words])
     return titles
+
+
+def by_tasks(found: Mapping[str, Record]) -> dict[str, dict[str, Record]]:
+    """The records of each set of tasks, by what is said of it: those that are compared."""
+    groups: dict[str, dict[str, Record]] = {}
+    for name, record in found.items():
+        tasks = record.settings.get("tasks", {})
+        told = f"{tasks.get('name', 'tasks')} {tasks.get('split', '')}".strip()
+        judge = record.settings.get("judge", "offline")
+        groups.setdefault(f"{told}, J by {judge}", {})[name] = record
+    return groups
 
 
 _OPAQUE = ("digest", "content", "configuration")  # fingerprints, which tell a reader nothing
@@ -152,7 +170,8 @@ def _evaluated(
         # The rewards are those of the episodes that did not fail, in order.
         rewards = record.tasks if record is not None and len(record.tasks) == len(intact) else ()
         estimates = record.measures.estimates if record is not None else {}
-        components = [each[2:] for each in estimates if each.startswith("r_")]
+        # Earlier versions had no estimate of the first.
+        components = list(dict.fromkeys(["task", *(n[2:] for n in estimates if n[:2] == "r_")]))
         given = dict(zip(intact, rewards, strict=False))
         tasks = record.settings.get("tasks", {}).get("name", "") if record is not None else name
         for index, trajectory in sorted(played.items()):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agemem_jax.evaluation.records import Record
+from agemem_jax.report import contents
 
 if TYPE_CHECKING:  # it takes half a second to import, and most programs draw nothing
     from matplotlib.axes import Axes
@@ -156,30 +157,30 @@ def _curves(metrics: Sequence[Mapping[str, Any]], title: str, names: Sequence[st
     return draw
 
 
-def evaluation_figures(records: Mapping[str, Record], titles: Mapping[str, str]) -> list[Figure]:
-    """Scores with their intervals, and what they cost, of all methods.
+def evaluation_figures(records: Mapping[str, Record]) -> list[Figure]:
+    """Scores with their intervals, and what they cost, of the methods on each set of tasks.
 
     Args:
       records: by file.
-      titles: of each, by file.
     """
-    if not records:
-        return []
-    scores = [n for n in _SCORES if any(n in r.measures.estimates for r in records.values())]
-    if all(
-        r.measures.estimates.get("f1") == r.measures.estimates.get("j") for r in records.values()
-    ):
-        scores = [name for name in scores if name != "f1"]  # by the offline judge they are one
-    height = 1.0 + 0.3 * len(records)
-    costs = [n for n in _COSTS if any(n in r.measures.estimates for r in records.values())]
-    return [
-        Figure("scores", "Scores, with 95 % intervals",
-               [_bars(records, titles, name, told) for name, told in _SCORES.items()
-                if name in scores], height),
-        Figure("costs", "Rewards and what they cost, with 95 % intervals",
-               [_bars(records, titles, name, told) for name, told in _COSTS.items()
-                if name in costs] + [_calls(records, titles)], max(height, 2.6)),
-    ]  # fmt: skip
+    found = []
+    for number, (told, group) in enumerate(contents.by_tasks(records).items(), 1):
+        titles = contents.source_titles(group)
+        measured = [record.measures.estimates for record in group.values()]
+        known = {name for each in measured for name in each}
+        if all(each.get("f1") == each.get("j") for each in measured):
+            known.discard("f1")  # by the offline judge they are one
+        ending = "" if number == 1 else f"_{number}"
+        height = 1.0 + 0.3 * len(group)
+        scores = [_bars(group, titles, n, title) for n, title in _SCORES.items() if n in known]
+        costs = [_bars(group, titles, n, title) for n, title in _COSTS.items() if n in known]
+        costs.append(_calls(group, titles))
+        if scores:
+            title = f"Scores on {told}, with 95 % intervals"
+            found.append(Figure(f"scores{ending}", title, scores, height))
+        title = f"Rewards and what they cost, on {told.split(', J by ')[0]}"
+        found.append(Figure(f"costs{ending}", title, costs, max(height, 2.6)))
+    return found
 
 
 _SCORES = {

@@ -55,9 +55,8 @@ DEFAULT = Limits()
 
 def page(found: Contents, limits: Limits) -> tuple[str, list[Drawn]]:
     """The HTML of a report, and the figures in it, for files of their own."""
-    titles = contents.source_titles(found.records)
     curves = [each.draw() for each in figures.training_figures(found.metrics)]
-    compared = [each.draw() for each in figures.evaluation_figures(found.records, titles)]
+    compared = [each.draw() for each in figures.evaluation_figures(found.records)]
     chosen, rows, blocks = _packed(found.played, limits)
     text = (
         fragments.environment()
@@ -66,7 +65,7 @@ def page(found: Contents, limits: Limits) -> tuple[str, list[Drawn]]:
             title=found.title,
             summary=_summary(found),
             remarks=_remarks(found, len(chosen)),
-            results=_results(found.records, titles),
+            results=_results(found.records),
             figures=compared,
             curves=curves,
             config=contents.flat(found.config),
@@ -154,31 +153,19 @@ def _remarks(found: Contents, shown: int) -> list[str]:
     return remarks
 
 
-def _results(records: Mapping[str, Record], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def _results(records: Mapping[str, Record]) -> list[dict[str, Any]]:
     """Tables of the evaluation's figures, one for each set of tasks."""
-    groups: dict[str, list[str]] = {}
-    for name, record in records.items():
-        tasks = record.settings.get("tasks", {})
-        told = f"{tasks.get('name', 'tasks')} {tasks.get('split', '')}".strip()
-        title = f"{told}; J by {record.settings.get('judge', 'offline')}; 95 % intervals"
-        groups.setdefault(title, []).append(name)
-    return [
-        {
-            "title": title,
-            "columns": ["tasks", *_columns([records[name].measures for name in names]).values()],
-            "rows": [
-                {
-                    "title": titles[name],
-                    "record": name,
-                    "cells": _cells(
-                        records[name].measures, _columns([records[n].measures for n in names])
-                    ),
-                }
-                for name in names
-            ],
-        }
-        for title, names in groups.items()
-    ]
+    tables = []
+    for told, group in contents.by_tasks(records).items():
+        titles = contents.source_titles(group)
+        columns = _columns([record.measures for record in group.values()])
+        rows = [
+            {"title": titles[name], "record": name, "cells": _cells(record.measures, columns)}
+            for name, record in group.items()
+        ]
+        title = f"{told}; 95 % intervals"
+        tables.append({"title": title, "columns": ["tasks", *columns.values()], "rows": rows})
+    return tables
 
 
 def _columns(measures: Sequence[Measures]) -> dict[str, str]:

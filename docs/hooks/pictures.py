@@ -118,7 +118,7 @@ def segments(axes: Axes) -> None:
 
     heads = (
         "segments of one trajectory: a new one begins where the context was edited or reset",
-        "one packed row: what segments begin with stands once, and branches see only their own path",
+        "one packed row: what segments begin with stands once; a branch sees its own path only",
     )
     say(axes, 0.2, 4.65, heads[0], 10, weight="bold")
     act = "#8fd18a"

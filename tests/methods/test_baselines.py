@@ -264,9 +264,9 @@ def test_exprag_needs_a_training_split_that_tells_something(player):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_has_a_row_before_and_one_after_reinforcement_learning(name):
-    before, after = find_method(name), find_method(f"{name}_rl")
+    before, after = find_method(name), find_method(f"{name}+rl")
     assert not before.trained and after.trained
-    assert after.title == f"{before.title}, RL" and type(before) is type(after)
+    assert after.title == f"{before.title} + RL" and after.method == before
 
 
 def test_the_segments_of_every_baseline_train(tmp_path):

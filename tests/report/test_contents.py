@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agemem_jax.report.contents import read
+from agemem_jax.report.contents import by_tasks, read, source_titles
 from agemem_jax.rollout.trajectory import Trajectory
 from tests.report import builders
 
@@ -100,3 +100,18 @@ def test_records_of_one_method_are_told_apart_by_what_differs(tmp_path):
         "Agemem, seed 0",
         "Agemem, seed 1",
     ]
+
+
+def test_tables_are_of_one_set_of_tasks_each(tmp_path):
+    played = [builders.played(0)]
+    for tasks in ("multihop", "babyai"):
+        for method in ("agemem", "other"):
+            builders.evaluate(tmp_path, played, method, tasks={"name": tasks, "split": "test"})
+    found = read(tmp_path)
+    groups = by_tasks(found.records)
+    assert sorted(groups) == ["babyai test, J by offline", "multihop test, J by offline"]
+    for group in groups.values():
+        assert sorted(source_titles(group).values()) == ["Agemem", "Other"]
+    assert sorted(set(source_titles(found.records).values())) == [
+        "Agemem, babyai", "Agemem, multihop", "Other, babyai", "Other, multihop",
+    ]  # fmt: skip

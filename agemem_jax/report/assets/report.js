@@ -141,7 +141,7 @@
   const table = new Tabulator("#table", {
     data: rows, columns, index: "id", layout: "fitColumns", height: rows.length > 12 ? "26rem" : false,
     placeholder: "No trajectory is like this.", selectableRows: 12, selectableRowsRollingSelection: true,
-    selectableRowsCheck: () => true, printAsHtml: true, printRowRange: "active",
+    selectableRowsCheck: () => true, printAsHtml: true, printRowRange: "visible",
   });
   const built = new Promise((done) => table.on("tableBuilt", done));
   table.on("dataFiltered", (_, kept) => {

@@ -34,7 +34,11 @@ class SystemAgent(ScriptedAgent):
             return self._reply("Not needed.")
         if self._task.is_question:
             shown = MEMORY_LINE.findall(request.context.messages[-1].text)
-            return self._conclude(tuple(content for _, content in shown))
+            contents = [content for _, content in shown]
+            # A memory may say more than a fact.
+            facts = (*self._task.supporting_facts, *self._task.stale_facts)
+            said = [fact for fact in facts if any(fact in content for content in contents)]
+            return self._conclude(tuple(dict.fromkeys((*contents, *said))))
         if self._plan is None:
             self._plan = self._rehearsals.plan(self._task.goal)
         return self._act(request)

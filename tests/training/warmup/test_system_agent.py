@@ -42,12 +42,23 @@ def play():
     return play
 
 
-@pytest.mark.parametrize("name", ["mem0", "mem0_graph"])
+@pytest.mark.parametrize("name", ["mem0", "mem0_graph", "langmem"])
 def test_one_that_does_not_err_remembers_all_facts_and_answers_all_questions(play, name):
     played = play(find_method(name), PERFECT)
     assert memory_qualities(played, OfflineJudge()) == [1.0] * 10
     assert [t.outcome.answer for t in played] == [t.task.answer for t in played]
     assert not any(isinstance(e, TrimmedPromptEvent) for t in played for e in t.events)
+
+
+def test_one_that_does_not_err_keeps_what_is_outdated_where_notes_are_never_replaced(play):
+    played = play(find_method("a_mem"), PERFECT)
+    changed = [bool(t.task.stale_facts) for t in played]
+    assert 0 < sum(changed) < 10
+    qualities = memory_qualities(played, OfflineJudge())
+    assert [quality < 1.0 for quality in qualities] == changed
+    right = [t.outcome.answer == t.task.answer for t in played]
+    assert sum(right) >= 9
+    assert any(note.count("linked") for t in played for note in t.memory.values())
 
 
 def test_one_that_ignores_changes_and_forgets_facts_remembers_less(play):
