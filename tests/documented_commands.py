@@ -60,7 +60,6 @@ RULES = (
         r"^AGEMEM_EXTRA=\S+ bash launch/quickstart",
         left_out="for a GPU; README.md has it without",
     ),
-    Rule(r"agemem-serve", left_out="it serves until it is stopped; tests/serving start it"),
     Rule(r"--judge\.base_url", left_out="tests/rewards have an endpoint, and here there is none"),
     Rule(r"launch/docs\.sh", left_out="tests/docs/test_site.py builds the site"),
     Rule(

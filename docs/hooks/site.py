@@ -73,6 +73,11 @@ def on_post_page(output, page, config):
     return output.replace(_SHIM, local)
 
 
+def on_post_template(output, template_name, config):
+    """The same for the page that says that there is none."""
+    return output.replace(_SHIM, "assets/iframe-worker/shim.js")
+
+
 def on_files(files, config):
     """Adds a page for each package."""
     for package, names in modules().items():
