@@ -10,7 +10,7 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 _BEGIN = (
     r"(?:[A-Z_]+=\S+ )*(?:bash|python|pip|source|export|for|sbatch|docker|apt-get|agemem-\w+|uv|"
     r"tensorboard) "
@@ -56,6 +56,17 @@ RULES = (
         r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
         left_out="tests/commands/test_reproduce.py; it trains several runs",
     ),
+    Rule(
+        r"^AGEMEM_EXTRA=\S+ bash launch/quickstart",
+        left_out="for a GPU; README.md has it without",
+    ),
+    Rule(r"--judge\.base_url", left_out="tests/rewards have an endpoint, and here there is none"),
+    Rule(r"launch/docs\.sh", left_out="tests/docs/test_site.py builds the site"),
+    Rule(
+        r"train\.py .*--workdir=runs/(best|blame|brief|days|echo|guess|local|mine|riddles|second|"
+        r"two|wordle)\b",
+        left_out="tests/test_extending.py runs the examples of docs/extending",
+    ),
     Rule(r"bash launch/quickstart\.sh", append=f"runs/quickstart {_SMALL}"),
     # In one process: a worker that is still busy 5 s after the last test is interrupted with a
     # traceback, which a busy machine's collector of garbage may print.
@@ -64,11 +75,11 @@ RULES = (
     Rule(r"source \.venv", left_out="the tests' own environment is used"),
     Rule(r"pip install", left_out="launch/check_install.sh installs"),
     Rule(r"--workdir=runs/mem", left_out="README.md has others; tests/methods play and train them"),
-    Rule(r"--workdir=runs/smollm2", left_out="README.md has the same, in another folder"),
+    Rule(r"--workdir=runs/smollm2", left_out="docs/howto/train.md has the same, elsewhere"),
     Rule(r"smollm2_hotpotqa", append=_HOTPOTQA, replace=(r"=FOLDER\w*", "=hotpotqa")),
     Rule(r"--profile_steps", left_out="test_profiling.py has it; a trace takes a minute"),
     Rule(r"tiny_babyai", left_out="an hour; tests/test_configs.py builds the configuration"),
-    Rule(r"--workdir=runs/(a|dapo|short|guarded) .*--config", options_alone=True),
+    Rule(r"--workdir=runs/(a|dapo|guarded|judged|short) .*--config", options_alone=True),
     Rule(r"full_context", left_out="tests/methods/test_baselines.py plays and trains each method"),
     Rule(
         r"memory_hygiene\.py",
@@ -145,5 +156,5 @@ def find() -> list[Command]:
                 texts = [re.sub(r"\s+#.*", "", text)]
             else:
                 texts = [each.replace("\\|", "|") for each in _QUOTED.findall(line)]
-            found += [Command(path.name, text) for text in texts]
+            found += [Command(str(path.relative_to(ROOT)), text) for text in texts]
     return found

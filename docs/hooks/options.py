@@ -70,9 +70,7 @@ def groups(cls: type, value: Any = dataclasses.MISSING, name: str = "") -> Itera
         if dataclasses.is_dataclass(hint):
             inner.append((hint, default, full))
         else:
-            options.append(
-                Option(full, _type(hint), _shown(default), meanings.get(field.name, ""))
-            )
+            options.append(Option(full, _type(hint), _shown(default), meanings.get(field.name, "")))
             member = _member(hint)
             if member is not None:
                 inner.append((member, dataclasses.MISSING, f"{full}.NAME"))

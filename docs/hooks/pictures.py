@@ -60,8 +60,8 @@ def stages(axes: Axes) -> None:
     told = ("user: Ana moved to Oslo.", "agent: Add_memory(...)", "user: Her dog is called Bo.",
             "agent: Add_memory(...)")  # fmt: skip
     near = ("user: Oslo has many parks.", "agent: Filter_context(...)", "user: ...", "agent: ok")
-    asked = ("user: Where does Ana live?", "agent: Retrieve_memory(...)", "memory: Ana moved to Oslo.",
-             "agent: <answer>Oslo</answer>")  # fmt: skip
+    asked = ("user: Where does Ana live?", "agent: Retrieve_memory(...)",
+             "memory: Ana moved to Oslo.", "agent: <answer>Oslo</answer>")  # fmt: skip
     for number, lines in enumerate((told, near, asked)):
         for row, line in enumerate(lines):
             colour = INK if line.startswith("agent") else "#5b6672"
@@ -82,15 +82,23 @@ def memory_operations(axes: Axes) -> None:
     """Six tools between the context and the memory."""
     box(axes, 0.2, 0.3, 4.2, 3.6, "", GREY)
     say(axes, 0.4, 3.65, "context C: what the prompt holds", 10, weight="bold")
-    for row, line in enumerate(("system: protocol and tools", "user: a message", "agent: a step",
-                                "memory: entries retrieved", "summary of older messages")):
+    for row, line in enumerate(
+        (
+            "system: protocol and tools",
+            "user: a message",
+            "agent: a step",
+            "memory: entries retrieved",
+            "summary of older messages",
+        )
+    ):
         box(axes, 0.5, 2.85 - 0.6 * row, 3.6, 0.45, line, "white", 8.5)
     box(axes, 7.6, 0.3, 4.0, 3.6, "", GREEN)
     say(axes, 7.8, 3.65, "memory M: entries of one rollout", 10, weight="bold")
-    for row, line in enumerate(("mem_a5b40d65  Ana moved to Oslo.", "mem_91c0e7f2  Bo is Ana's dog.",
-                                "...")):
+    entries = ("mem_a5b40d65  Ana moved to Oslo.", "mem_91c0e7f2  Bo is Ana's dog.", "...")
+    for row, line in enumerate(entries):
         box(axes, 7.9, 2.75 - 0.7 * row, 3.4, 0.5, line, "white", 8.5)
-    say(axes, 7.9, 0.75, "each with its text, its metadata and\na unit vector; similarity is the cosine", 8.5)
+    told = "each with its text, its metadata and\na unit vector; similarity is the cosine"
+    say(axes, 7.9, 0.75, told, 8.5)
     for row, name in enumerate(("Add_memory", "Update_memory", "Delete_memory")):
         arrow(axes, (4.4, 3.4 - 0.6 * row), (7.6, 3.4 - 0.6 * row), name, above=0.05)
     arrow(axes, (7.6, 1.45), (4.4, 1.45), "Retrieve_memory, top k", above=0.05)
@@ -101,24 +109,29 @@ def memory_operations(axes: Axes) -> None:
 
 def segments(axes: Axes) -> None:
     """A trajectory as segments, and how they stand in a packed row."""
+
     def tokens(x, y, pieces, note):
         for text, width, colour in pieces:
             box(axes, x, y, width, 0.5, text, colour, 8)
             x += width
         say(axes, x + 0.15, y + 0.25, note, 8.5)
 
-    say(axes, 0.2, 4.65, "segments of one trajectory: a new one begins where the context was edited or reset",
-        10, weight="bold")  # fmt: skip
+    heads = (
+        "segments of one trajectory: a new one begins where the context was edited or reset",
+        "one packed row: what segments begin with stands once; a branch sees its own path only",
+    )
+    say(axes, 0.2, 4.65, heads[0], 10, weight="bold")
     act = "#8fd18a"
     tokens(0.2, 3.9, [("prefix", 1.2, GREY), ("m1", 0.7, BLUE), ("a1", 0.6, act), ("m2", 0.7, BLUE),
                       ("a2", 0.6, act)], "Stage 1: trains a1, a2")  # fmt: skip
     tokens(0.2, 3.2, [("prefix", 1.2, GREY), ("d1", 0.7, YELLOW), ("a3", 0.6, act),
-                      ("d2", 0.7, YELLOW), ("a4", 0.6, act)], "after the reset: trains a3, a4")  # fmt: skip
+                      ("d2", 0.7, YELLOW), ("a4", 0.6, act)],
+           "after the reset: trains a3, a4")  # fmt: skip
     tokens(0.2, 2.5, [("prefix", 1.2, GREY), ("a3", 0.6, "white"), ("d2", 0.7, YELLOW),
                       ("a4", 0.6, "white"), ("q", 0.6, PINK), ("a5", 0.6, act)],
-           "a4 filtered d1 away: trains a5 alone, in the context that it was sampled in")  # fmt: skip
-    say(axes, 0.2, 1.85, "one packed row: what segments begin with stands once, and branches see only their own path",
-        10, weight="bold")  # fmt: skip
+           "a4 filtered d1 away: trains a5 alone, in the context that it was sampled in",
+           )  # fmt: skip
+    say(axes, 0.2, 1.85, heads[1], 10, weight="bold")
     x = 0.2
     for text, width, colour in (("prefix", 1.2, GREY), ("m1", 0.7, BLUE), ("a1", 0.6, act),
                                 ("m2", 0.7, BLUE), ("a2", 0.6, act), ("d1", 0.7, YELLOW),
@@ -131,7 +144,8 @@ def segments(axes: Axes) -> None:
         axes.annotate("", (end, 0.8), (start, 0.8), arrowprops={"arrowstyle": "<->", "color": INK})
     for middle, text in ((2.7, "segment 1"), (5.3, "segment 2"), (8.15, "segment 3")):
         say(axes, middle, 0.6, text, 8.5, ha="center")
-    say(axes, 0.2, 0.2, "green: action tokens that are trained; white: the same tokens again, as context only", 8.5)
+    legend = "green: action tokens that are trained; white: the same tokens again, as context only"
+    say(axes, 0.2, 0.2, legend, 8.5)
     axes.set(xlim=(0, 11.8), ylim=(0, 4.9))
 
 
@@ -178,10 +192,12 @@ def rewards(axes: Axes) -> None:
 def curriculum(axes: Axes) -> None:
     """Two schedules."""
     say(axes, 0.2, 3.75, "schedule=phased", 10, weight="bold")
-    for x, name, told, stages_of in ((0.2, "warm-up", "imitation", ()),
-                                     (3.1, "phase 1", "task + memory", (BLUE, PINK)),
-                                     (6.0, "phase 2", "task + context", (BLUE, YELLOW, PINK)),
-                                     (8.9, "phase 3", "all rewards", (BLUE, YELLOW, PINK))):
+    for x, name, told, stages_of in (
+        (0.2, "warm-up", "imitation", ()),
+        (3.1, "phase 1", "task + memory", (BLUE, PINK)),
+        (6.0, "phase 2", "task + context", (BLUE, YELLOW, PINK)),
+        (8.9, "phase 3", "all rewards", (BLUE, YELLOW, PINK)),
+    ):
         box(axes, x, 2.2, 2.5, 1.2, "", "white")
         say(axes, x + 1.25, 3.15, name, 10, ha="center", weight="bold")
         say(axes, x + 1.25, 2.85, told, 8.5, ha="center")
@@ -213,8 +229,9 @@ def meshes(axes: Axes) -> None:
         for row in range(2):
             for column in range(2):
                 number = 4 * copy + 2 * row + column
-                box(axes, left + 0.15 + 1.25 * column, 2.15 - 1.1 * row, 1.15, 1.0,
-                    f"device {number}\nfsdp {row}\ntensor {column}", (BLUE, YELLOW)[row], 7.5)  # fmt: skip
+                text = f"device {number}\nfsdp {row}\ntensor {column}"
+                x, y = left + 0.15 + 1.25 * column, 2.15 - 1.1 * row
+                box(axes, x, y, 1.15, 1.0, text, (BLUE, YELLOW)[row], 7.5)
     say(axes, 0.2, 0.5, "rows of a batch are split over data and fsdp", 8.5)
     say(axes, 6.4, 3.95, "rollouts: mesh.rollout_tensor=2", 10, weight="bold")
     for pair in range(4):
@@ -237,9 +254,13 @@ PICTURES: dict[str, Callable[[Axes], None]] = {
 def write(folder: pathlib.Path) -> None:
     """Writes all pictures; the same bytes each time."""
     folder.mkdir(parents=True, exist_ok=True)
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "agemem_jax",
-                            "font.family": "sans-serif", "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
-                            "text.color": INK}  # fmt: skip
+    matplotlib.rcParams |= {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "agemem_jax",
+        "font.family": "sans-serif",
+        "font.sans-serif": ["Arial", "Helvetica", "DejaVu Sans"],
+        "text.color": INK,
+    }
     for name, draw in PICTURES.items():
         figure, axes = plt.subplots(figsize=(9.4, 3.6), layout="constrained")
         axes.axis("off")

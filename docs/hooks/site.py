@@ -62,7 +62,7 @@ def on_config(config):
     pages = [{f"{PACKAGE}.{package}": f"api/{package}.md"} for package in modules()]
     for section in config.nav:
         for items in section.values():
-            if {"API": "api.md"} in items:
+            if isinstance(items, list) and {"API": "api.md"} in items:
                 items[items.index({"API": "api.md"})] = {"API": ["api.md", *pages]}
     return config
 
@@ -71,6 +71,11 @@ def on_post_page(output, page, config):
     """Has the theme's script loaded from this site."""
     local = posixpath.relpath("assets/iframe-worker/shim.js", posixpath.dirname(page.url) or ".")
     return output.replace(_SHIM, local)
+
+
+def on_post_template(output, template_name, config):
+    """The same for the page that says that there is none."""
+    return output.replace(_SHIM, "assets/iframe-worker/shim.js")
 
 
 def on_files(files, config):

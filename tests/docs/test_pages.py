@@ -96,9 +96,8 @@ def test_every_study_of_the_paper_has_its_row():
     from agemem_jax.evaluation.paper.studies import STUDIES
 
     text = (DOCS / "paper.md").read_text()
-    of_paper = [
-        name for name in STUDIES if re.fullmatch(r"(table|figure)\d|theta|distractors", name)
-    ]
+    named = re.compile(r"(table|figure)\d|theta|distractors")
+    of_paper = list(filter(named.fullmatch, STUDIES))
     assert [name for name in of_paper if f"--render={name}`" not in text] == []
 
 
