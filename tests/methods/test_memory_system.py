@@ -156,6 +156,6 @@ def test_episodes_side_by_side_do_not_mix(chat, store):
 
 
 def test_the_row_with_equal_rl_has_a_title_of_its_own():
-    method = find_method("mem0(trained=True)")
-    assert method.trained and method.title == "Mem0+RL"
+    method = find_method("mem0+rl")
+    assert method.trained and method.title == "Mem0 + RL"
     assert find_method("mem0").title == "Mem0" and not find_method("mem0").trained
