@@ -17,7 +17,7 @@ cd "${repository}"
 requirements=("${@:-requirements.txt}")
 for extra in ${AGEMEM_EXTRA:-}; do
   if [[ ! -f "requirements-${extra}.txt" ]]; then
-    echo "Error: AGEMEM_EXTRA=${AGEMEM_EXTRA} must be some of tpu, cuda, benchmarks, openenv, wandb." >&2
+    echo "Error: AGEMEM_EXTRA=${AGEMEM_EXTRA} must be some of tpu, cuda, benchmarks, openenv, serve, wandb." >&2
     exit 2
   fi
   requirements+=("requirements-${extra}.txt")

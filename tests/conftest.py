@@ -3,6 +3,7 @@
 On a GPU what tests compute themselves is as exact as what they compare it with: not in TF32.
 """
 
+import importlib.util
 import os
 
 import jax
@@ -12,9 +13,31 @@ from agemem_jax.commands import cli
 # Files that take minutes each, which begin first: at the end one worker would wait for another.
 _LONG = ("test_documented_commands.py", "test_meshes.py", "test_random_configurations.py")
 
+_SERVE = ("llguidance", "mcp", "prometheus_client", "sse_starlette", "starlette", "uvicorn")
+_SERVER_TESTS = (
+    "agent_service",
+    "app",
+    "fields",
+    "mcp_server",
+    "memory_tool",
+    "responses",
+    "structured",
+    "tool_text",
+)
+_lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
+collect_ignore = [f"serving/test_{name}.py" for name in _SERVER_TESTS if _lacking]
+collect_ignore += ["commands/test_serve.py"] if _lacking else []
+
 cli.keep_compiled_programs()
 if "cuda" in os.environ.get("JAX_PLATFORMS", ""):
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def pytest_report_header():
+    if _lacking:
+        missing = ", ".join(_lacking)
+        return f"tests of the server are left out: {missing} of requirements-serve.txt not there"
+    return None
 
 
 def pytest_collection_modifyitems(items):

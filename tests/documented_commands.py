@@ -74,6 +74,10 @@ RULES = (
     Rule(r"kill_memory|cross_user", left_out="tests/serving call them, with fewer kills and calls"),
     Rule(r"sweep\.py", left_out="tests/commands/test_sweep.py; it trains several runs"),
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
+    Rule(r"agemem-serve", left_out="it ends only when it is stopped; tests/serving ask it"),
+    Rule(
+        r"server_checks", left_out="they need a server, or minutes; tests/serving has short forms"
+    ),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),
     Rule(r"--config=CONFIG|-- \.\.\.|IMAGE|ZONE", left_out="a pattern; tests/launch try each"),

@@ -22,6 +22,7 @@ NOT_IMPORTED = {
 EXTRAS = {
     "benchmarks": "requirements-benchmarks.txt",
     "openenv": "requirements-openenv.txt",
+    "serve": "requirements-serve.txt",
     "wandb": "requirements-wandb.txt",
 }
 OURS = {"agemem_jax", "experiments", "tests"}
@@ -102,6 +103,11 @@ def test_an_extra_is_imported_by_nothing_but_the_part_that_it_is_for(extra):
     allowed = ("agemem_jax/environments/", "agemem_jax/tasks/", "agemem_jax/rewards/locomo_f1.py")
     if extra == "wandb":
         allowed = ("agemem_jax/training/monitoring/sinks/wandb.py",)
+    if extra == "serve":
+        allowed = (
+            "agemem_jax/serving/", "agemem_jax/commands/serve_setup.py",
+            "experiments/server_checks/",
+        )  # fmt: skip
     for name, path in distributions().items():
         assert name not in packages or path.startswith(allowed), (name, path)
 

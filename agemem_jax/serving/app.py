@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agemem_jax.serving import completions, embeddings, errors
+from agemem_jax.serving import completions, embeddings, errors, memory_endpoint, responses
 from agemem_jax.serving.bodies import ClientGone
 from agemem_jax.serving.errors import APIError
+from agemem_jax.serving.mcp_server import make_mcp
 from agemem_jax.serving.service import Service
 
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -40,13 +41,20 @@ def make_app(service: Service, api_key: str | None = None) -> Starlette:
 
         return Route(path, endpoint, methods=methods)
 
+    mcp = None
+    if service.agent is not None:
+        mcp = make_mcp(service.agent.store, service.limits.body_bytes)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette):
         service.scheduler.start()
         try:
-            yield
+            async with mcp.session_manager.run() if mcp else contextlib.nullcontext():
+                yield
         finally:
             service.scheduler.close()
+            if service.agent is not None:
+                service.agent.close()
 
     routes = [
         route("/healthz", _health, "GET"),
@@ -54,8 +62,12 @@ def make_app(service: Service, api_key: str | None = None) -> Starlette:
         route("/v1/models", _models, "GET"),
         route("/v1/models/{name:path}", _model, "GET"),
         route("/v1/chat/completions", completions.complete, "POST"),
+        route("/v1/responses", responses.respond, "POST"),
         route("/v1/embeddings", embeddings.embed, "POST"),
     ]
+    if mcp is not None:
+        routes.append(route("/v1/memory_tool", memory_endpoint.run, "POST"))
+        routes += mcp.streamable_http_app().routes
     middleware = [Middleware(_Counting, service, [each.path for each in routes])]
     if api_key is None:
         middleware.append(Middleware(TrustedHostMiddleware, list(_LOCAL_HOSTS), www_redirect=False))
@@ -88,13 +100,13 @@ def _described(service: Service, name: str) -> dict[str, object]:
 
 
 async def _models(service: Service, request: Request) -> Response:
-    names = (service.name, service.embedder_name)
-    return JSONResponse({"object": "list", "data": [_described(service, name) for name in names]})
+    told = [_described(service, name) for name in service.names]
+    return JSONResponse({"object": "list", "data": told})
 
 
 async def _model(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
-    if name not in (service.name, service.embedder_name):
+    if name not in service.names:
         raise APIError(404, f"There is no model {name[:100]!r}.", code="model_not_found")
     return JSONResponse(_described(service, name))
 

@@ -7,33 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
-from agemem_jax.serving import bodies
+from agemem_jax.serving import agent_completions, bodies
 from agemem_jax.serving.chat_request import ChatRequest, NamedTool, SchemaFormat
 from agemem_jax.serving.errors import APIError
+from agemem_jax.serving.events import Events
 from agemem_jax.serving.replies import Reply, usage
 from agemem_jax.serving.service import Answers, Ask, Service
-
-_PING_SECONDS = 15
-_SEND_SECONDS = 60  # a client that reads nothing for so long is gone
-
-
-class Events(EventSourceResponse):
-    """Server-sent events about answers, which end with it, even where it never began."""
-
-    def __init__(self, events: AsyncIterator[dict[str, str]], answers: Answers):
-        super().__init__(events, ping=_PING_SECONDS, send_timeout=_SEND_SECONDS, sep="\n")
-        self._answers = answers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._answers.close()
 
 
 def ask_of(body: ChatRequest) -> Ask:
@@ -70,14 +52,21 @@ def ask_of(body: ChatRequest) -> Ask:
     )
 
 
+def check_model(service: Service, name: str) -> None:
+    """Raises an APIError where a request asks for a model that is not served."""
+    if name != service.name:
+        raise APIError(
+            404, f"There is no model {name[:100]!r}; there is {service.name!r}.",
+            param="model", code="model_not_found",
+        )  # fmt: skip
+
+
 async def complete(service: Service, request: Request) -> Response:
     """Answers a request."""
     body = await bodies.read(request, ChatRequest, service.limits)
-    if body.model != service.name:
-        raise APIError(
-            404, f"There is no model {body.model[:100]!r}; there is {service.name!r}.",
-            param="model", code="model_not_found",
-        )  # fmt: skip
+    if service.agent is not None and body.model == service.agent.name:
+        return await agent_completions.complete(service.agent, request, body)
+    check_model(service, body.model)
     answers = await service.answer(ask_of(body))
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -88,7 +77,7 @@ async def complete(service: Service, request: Request) -> Response:
         options = body.stream_options
         with_usage = options is not None and bool(options.include_usage)
         events = _events(answers, head, bool(body.logprobs), with_usage)
-        return Events(events, answers)
+        return Events(events, answers.close)
     try:
         log_probs = await bodies.while_there(request, answers.wait())
     finally:

@@ -50,6 +50,7 @@ def _only(*neutral: Any) -> AfterValidator:
 Absent = Annotated[Any, _only()]
 Zero = Annotated[Any, _only(0)]
 Empty = Annotated[Any, _only({}, [])]
+NotTrue = Annotated[Any, _only(False)]
 TextOnly = Annotated[Any, _only(["text"])]
 
 

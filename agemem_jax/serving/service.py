@@ -12,6 +12,7 @@ from typing import Any
 from agemem_jax.memory.embedders import Embedder
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.serving import conversation, errors, tool_text
+from agemem_jax.serving.agent_service import AgentService
 from agemem_jax.serving.chat_request import Function, Message
 from agemem_jax.serving.errors import APIError
 from agemem_jax.serving.metrics import Metrics
@@ -129,6 +130,7 @@ class Service:
         embedder: Embedder,
         embedder_name: str,
         limits: Limits | None = None,
+        agent: AgentService | None = None,
     ):
         """A service; the scheduler is started by whoever serves.
 
@@ -140,14 +142,21 @@ class Service:
           embedder: of the memory.
           embedder_name: by which clients ask for it.
           limits: of requests.
+          agent: the same model as an agent with memories that last.
         """
         self.name, self.scheduler, self.chat, self.schemas = name, scheduler, chat, schemas
         self.embedder, self.embedder_name = embedder, embedder_name
-        self.limits = limits or Limits()
+        self.limits, self.agent = limits or Limits(), agent
         self.metrics = Metrics(scheduler)
         self.began = int(time.time())
         self.embedding = threading.Lock()  # embedders keep caches
         self._encoding = threading.Lock()  # so do tokenizers
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What clients may ask for: the model, the embedder, the agent."""
+        agent = () if self.agent is None else (self.agent.name,)
+        return (self.name, self.embedder_name, *agent)
 
     async def answer(self, ask: Ask) -> Answers:
         """Submits what is asked for.

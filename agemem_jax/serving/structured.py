@@ -5,8 +5,9 @@ written on one line. As the limit of tokens comes near, strings, arrays and obje
 as soon as the schema allows it: an answer that is cut off is no JSON.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from llguidance.hf import from_tokenizer
 from agemem_jax.protocol.chat_formats import ChatEncoder
 
 _ON_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_RESERVE = 64  # tokens before the limit from which on all is closed that can be
+_RESERVE = 128  # tokens before the limit from which on all is closed that can be
 _MAX_SCHEMA = 65_536  # characters
 _MAX_DEPTH = 32
 
@@ -32,20 +33,13 @@ class Schemas:
           chat: of the model.
           vocabulary: how many tokens the model embeds.
         """
-        self._words = -(-vocabulary // 32)
         size = len(chat.tokenizer.get_vocab())
         self._tokenizer: LLTokenizer = from_tokenizer(
             chat.tokenizer, n_vocab=max(size, vocabulary), eos_token=chat.stop_id
         )
         self._limits = LLParserLimits()
-        closing = [chat.stop_id]
-        for token in range(min(size, vocabulary)):
-            text = chat.decode([token])
-            if text.strip() and not text.strip('"]} '):
-                closing.append(token)
-        self._closing = np.zeros(self._words, np.uint32)
-        for token in closing:
-            self._closing[token // 32] |= np.uint32(1 << token % 32)
+        self._texts = [chat.decode([i]) if i < size else "" for i in range(vocabulary)]
+        self._ending = _Ending.of(self._texts, chat.stop_id)
 
     def compile(self, schema: Mapping[str, Any]) -> str:
         """A grammar for JSON values of a schema.
@@ -74,35 +68,80 @@ class Schemas:
     def constraint(self, grammar: str, max_tokens: int) -> "JSONConstraint":
         """The constraint of one response of up to so many tokens, for what `compile` gave."""
         matcher = LLMatcher(self._tokenizer, grammar, limits=self._limits, log_level=0)
-        return JSONConstraint(matcher, self._words, self._closing, max_tokens)
+        return JSONConstraint(matcher, self._texts, self._ending, max_tokens)
+
+
+Mask = UInt32[np.ndarray, " word"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ending:
+    """Tokens that bring JSON nearer to its end; masks, the first that allows any counts.
+
+    Attributes:
+      in_string: those that end a string, or bring the marks that a format wants before its end.
+      outside: those that end a list or an object, or a number, or all.
+    """
+
+    in_string: tuple[Mask, ...]
+    outside: tuple[Mask, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], stop_id: int) -> "_Ending":
+        """Of a vocabulary's texts."""
+
+        def those(fits: Callable[[str], bool], *more: int) -> Mask:
+            mask = np.zeros(-(-len(texts) // 32), np.uint32)
+            for token in (*more, *(token for token, text in enumerate(texts) if fits(text))):
+                mask[token // 32] |= np.uint32(1 << token % 32)
+            return mask
+
+        def only(text: str, characters: str) -> bool:
+            return bool(text.strip()) and not text.strip(characters + " ")
+
+        return cls(
+            in_string=(
+                those(lambda text: text.startswith('"') and only(text, '"]}')),
+                those(lambda text: text in ("@", ":")),
+            ),
+            outside=(
+                those(lambda text: only(text, "]}"), stop_id),
+                those(lambda text: only(text, ",")),
+                those(lambda text: only(text, '"')),
+            ),
+        )
 
 
 class JSONConstraint:
     """Keeps one response to a grammar; see `rollout.constraints.Constraint`."""
 
-    def __init__(
-        self,
-        matcher: LLMatcher,
-        words: int,
-        closing: UInt32[np.ndarray, " word"],
-        max_tokens: int,
-    ):
-        self._matcher, self._words, self._closing = matcher, words, closing
+    def __init__(self, matcher: LLMatcher, texts: Sequence[str], ending: _Ending, max_tokens: int):
+        """Makes one; `texts` are those of all tokens."""
+        self._matcher, self._texts, self._ending = matcher, texts, ending
         self._left = max_tokens
         self._reserve = min(_RESERVE, max_tokens // 2)
+        self._in_string = self._escaped = False
 
-    def mask(self) -> UInt32[np.ndarray, " word"]:
-        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)[: self._words]
+    def mask(self) -> Mask:
+        words = len(self._ending.outside[0])
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)[:words]
         if self._left <= self._reserve:
-            closing = mask & self._closing
-            if closing.any():
-                return closing
-        # Where the library gave up (it bounds its work), the response ends: not JSON, as is found.
-        return mask if mask.any() else self._closing
+            ending = self._ending.in_string if self._in_string else self._ending.outside
+            near = (mask & tokens for tokens in ending)
+            mask = next((tokens for tokens in near if tokens.any()), mask)
+        # Where the library gave up (it bounds its work), the response ends: no JSON, as is found.
+        return mask if mask.any() else self._ending.outside[0]
 
     def accept(self, token: int) -> None:
         self._left -= 1
         self._matcher.consume_token(token)
+        for character in self._texts[token]:
+            if self._escaped:
+                self._escaped = False
+            elif character == '"':
+                self._in_string = not self._in_string
+            elif character == "\\" and self._in_string:
+                self._escaped = True
 
 
 def _depth(value: Any) -> int:
