@@ -12,6 +12,7 @@ import yaml
 
 import agemem_jax
 from agemem_jax import configs
+from agemem_jax.library import loading
 from tests.test_end_to_end import CONFIG
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -133,6 +134,19 @@ def test_the_example_of_ten_lines_trains_loads_talks_and_remembers(tmp_path, mon
         agemem_jax.load_agent(checkpoint, checkpoint="best")
     with pytest.raises(ValueError, match="There is no checkpoint '7'"):
         agemem_jax.load_agent("runs/colours", checkpoint="7")
+
+
+def test_a_run_is_told_from_a_model_and_from_what_is_not_there(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    assert loading.find_run(tmp_path) == (None, "last")
+    assert loading.find_run(tmp_path / "runs" / "none") == (None, "last")
+    (tmp_path / "config.json").write_text('{"backbone": "tiny"}')
+    folder = tmp_path / "checkpoints"
+    for place, name in (
+        ("", "last"), ("phases/joint/30", "joint/30"), ("steps/20", "20"), ("best/10", "best"),
+    ):  # fmt: skip
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        assert loading.find_run(folder / place) == (tmp_path, name)
 
 
 def test_wrong_sources_are_refused_in_one_sentence(tmp_path):

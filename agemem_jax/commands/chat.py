@@ -44,8 +44,13 @@ def main(argv):
     if (given.backbone is None) == (given.workdir is None):
         raise app.UsageError("Give --workdir or --backbone, one of them.")
     logging.set_verbosity(min(logging.get_verbosity(), logging.WARNING))
-    from agemem_jax.library.loading import load_agent  # behind wrong flags: it takes its time
+    from agemem_jax.library.loading import find_run, load_agent  # they take their time
 
+    if given.workdir is not None and find_run(given.workdir, CHECKPOINT.value)[0] is None:
+        raise ValueError(
+            f"--workdir is {given.workdir!r}, which holds no training run; a backbone is given by "
+            "--backbone."
+        )
     names = ("prompt_style", "max_context_tokens", "max_response_tokens")
     agent = load_agent(
         given.workdir or given.backbone, given.memory, given.user,

@@ -72,7 +72,7 @@ def load_agent(
       FileNotFoundError: weights are not there.
       BlockingIOError: another process has the memory open.
     """
-    run, checkpoint = _run_of(pathlib.Path(source), checkpoint)
+    run, checkpoint = find_run(source, checkpoint)
     config = _config_of_backbone(os.fspath(source)) if run is None else _config_of_run(run)
     if run is not None:  # before anything is loaded
         describe_weights(config, run, trained=not before_rl, checkpoint=checkpoint)
@@ -101,8 +101,19 @@ def load_agent(
         raise
 
 
-def _run_of(source: pathlib.Path, checkpoint: str) -> tuple[pathlib.Path | None, str]:
-    """The run's directory, None for a backbone, and the checkpoint that is meant."""
+def find_run(
+    source: str | os.PathLike, checkpoint: str = "last"
+) -> tuple[pathlib.Path | None, str]:
+    """The run's directory, None for what is no run, and the checkpoint that is meant.
+
+    Args:
+      source: a run's directory, its checkpoints, or one of them.
+      checkpoint: as of `load_agent`.
+
+    Raises:
+      ValueError: both name a checkpoint.
+    """
+    source = pathlib.Path(source)
     if _is_run(source):
         return source, checkpoint
     absolute = source.absolute()
