@@ -18,11 +18,6 @@ from typing import Any
 import httpx
 from absl import app, flags
 
-_URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "Of the server.")
-_REQUESTS = flags.DEFINE_integer("requests", 10_000, "How many.")
-_CLIENTS = flags.DEFINE_integer("clients", 32, "At the same time.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of what is sent.")
-
 PATHS = ("/v1/chat/completions", "/v1/embeddings", "/v1/responses")
 _TOOL = {
     "name": "find",
@@ -164,12 +159,23 @@ async def fuzz(url: str, requests: int, clients: int, seed: int) -> dict[str, An
     return {"statuses": dict(sorted(statuses.items())), "busy": busy, "health": health}
 
 
+def define_flags() -> None:
+    """Defines the flags; not where tests import this."""
+    flags.DEFINE_string("url", "http://127.0.0.1:8000", "Of the server.")
+    flags.DEFINE_integer("requests", 10_000, "How many.")
+    flags.DEFINE_integer("clients", 32, "At the same time.")
+    flags.DEFINE_integer("seed", 0, "Of what is sent.")
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    told = asyncio.run(fuzz(_URL.value, _REQUESTS.value, _CLIENTS.value, _SEED.value))
+    told = asyncio.run(
+        fuzz(flags.FLAGS.url, flags.FLAGS.requests, flags.FLAGS.clients, flags.FLAGS.seed)
+    )
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

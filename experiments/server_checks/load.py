@@ -14,12 +14,6 @@ import time
 import openai
 from absl import app, flags
 
-_URL = flags.DEFINE_string("url", "http://127.0.0.1:8000/v1", "Of the server.")
-_CLIENTS = flags.DEFINE_integer("clients", 64, "That stream at the same time.")
-_QUESTIONS = flags.DEFINE_integer("questions", 16, "Different ones.")
-_SECONDS = flags.DEFINE_float("seconds", 180.0, "That all clients go on.")
-_TOKENS = flags.DEFINE_integer("tokens", 32, "Of an answer.")
-
 _TOPICS = ("rivers", "bread", "the moon", "chess", "rain", "glass", "bees", "tea")
 
 
@@ -32,7 +26,7 @@ def question(index: int) -> list[dict[str, str]]:
 async def ask(client: openai.AsyncOpenAI, model: str, index: int) -> tuple[str, int]:
     """The answer to a question, and how many tokens it has."""
     stream = await client.chat.completions.create(
-        model=model, messages=question(index), temperature=0, max_tokens=_TOKENS.value,
+        model=model, messages=question(index), temperature=0, max_tokens=flags.FLAGS.tokens,
         stream=True, stream_options={"include_usage": True},
     )  # fmt: skip
     text, tokens = "", 0
@@ -47,19 +41,19 @@ async def ask(client: openai.AsyncOpenAI, model: str, index: int) -> tuple[str, 
 async def measure() -> dict[str, float | int]:
     limits = openai.DefaultAsyncHttpxClient(timeout=600)
     async with openai.AsyncOpenAI(
-        base_url=_URL.value, api_key="-", max_retries=0, http_client=limits
+        base_url=flags.FLAGS.url, api_key="-", max_retries=0, http_client=limits
     ) as client:
         model = (await client.models.list()).data[0].id
         await ask(client, model, 0)  # compiles, as those do that come together
-        await asyncio.gather(*[ask(client, model, number) for number in range(_CLIENTS.value)])
+        await asyncio.gather(*[ask(client, model, number) for number in range(flags.FLAGS.clients)])
         began, alone, tokens = time.monotonic(), {}, 0
-        for index in range(_QUESTIONS.value):
+        for index in range(flags.FLAGS.questions):
             alone[index], count = await ask(client, model, index)
             tokens += count
         one_by_one = tokens / (time.monotonic() - began)
 
         answers, errors, different, together = 0, 0, 0, 0
-        ends = time.monotonic() + _SECONDS.value
+        ends = time.monotonic() + flags.FLAGS.seconds
 
         async def go_on(number: int) -> None:
             nonlocal answers, errors, different, together
@@ -67,23 +61,33 @@ async def measure() -> dict[str, float | int]:
             while time.monotonic() < ends:
                 index += 1
                 try:
-                    text, count = await ask(client, model, index % _QUESTIONS.value)
+                    text, count = await ask(client, model, index % flags.FLAGS.questions)
                 except openai.OpenAIError as error:
                     errors += 1
                     print(repr(error))
                     continue
                 answers += 1
                 together += count
-                different += text != alone[index % _QUESTIONS.value]
+                different += text != alone[index % flags.FLAGS.questions]
 
         began = time.monotonic()
-        await asyncio.gather(*[go_on(number) for number in range(_CLIENTS.value)])
+        await asyncio.gather(*[go_on(number) for number in range(flags.FLAGS.clients)])
         rate = together / (time.monotonic() - began)
     return {
-        "clients": _CLIENTS.value, "answers": answers, "errors": errors, "different": different,
+        "clients": flags.FLAGS.clients, "answers": answers, "errors": errors,
+        "different": different,
         "tokens_per_second_one_by_one": round(one_by_one, 1),
         "tokens_per_second_together": round(rate, 1), "times": round(rate / one_by_one, 2),
     }  # fmt: skip
+
+
+def define_flags() -> None:
+    """Defines the flags; not where tests import this."""
+    flags.DEFINE_string("url", "http://127.0.0.1:8000/v1", "Of the server.")
+    flags.DEFINE_integer("clients", 64, "That stream at the same time.")
+    flags.DEFINE_integer("questions", 16, "Different ones.")
+    flags.DEFINE_float("seconds", 180.0, "That all clients go on.")
+    flags.DEFINE_integer("tokens", 32, "Of an answer.")
 
 
 def main(argv):
@@ -93,4 +97,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -27,11 +27,6 @@ from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
 from agemem_jax.serving.structured import Schemas
 
-_SCHEMAS = flags.DEFINE_integer("schemas", 500, "How many.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of schemas and weights.")
-_SLOTS = flags.DEFINE_integer("slots", 16, "Answers side by side.")
-_TOKENS = flags.DEFINE_integer("tokens", 1024, "Of an answer, at most.")
-
 _WORDS = ("name", "age", "city", "tags", "note", "when", "size", "kind", "left", "über", "a b")
 _FORMATS = ("date", "time", "date-time", "uuid", "ipv4", "email")
 _PATTERNS = ("^[a-z]{2,6}$", "^[A-Z][a-z]+ ?[0-9]{1,3}$", "^(yes|no|maybe)$", "^\\d{4}-\\d{2}$")
@@ -176,11 +171,24 @@ def _problem(text: str, schema: dict[str, Any]) -> str | None:
     return None
 
 
+def define_flags() -> None:
+    """Defines the flags; not where tests import this."""
+    flags.DEFINE_integer("schemas", 500, "How many.")
+    flags.DEFINE_integer("seed", 0, "Of schemas and weights.")
+    flags.DEFINE_integer("slots", 16, "Answers side by side.")
+    flags.DEFINE_integer("tokens", 1024, "Of an answer, at most.")
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    print(json.dumps(check(_SCHEMAS.value, _SEED.value, _SLOTS.value, _TOKENS.value)))
+    print(
+        json.dumps(
+            check(flags.FLAGS.schemas, flags.FLAGS.seed, flags.FLAGS.slots, flags.FLAGS.tokens)
+        )
+    )
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
