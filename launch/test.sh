@@ -2,7 +2,8 @@
 # Sets up the environment, fetches the real weights that tests compare with (190 MB, once),
 # lints, and runs the tests. Arguments go to pytest.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt requirements-dev.txt
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt requirements-dev.txt \
+  requirements-serve.txt requirements-docs.txt
 # Two of the simulators are compiled, for which a machine may lack what it takes.
 if ! python -m pip install --quiet --disable-pip-version-check \
   -r requirements-benchmarks.txt -r requirements-openenv.txt; then

@@ -13,11 +13,11 @@ from absl import app, flags, logging
 
 from agemem_jax.commands import cli
 from agemem_jax.commands.checkpoint_flag import CHECKPOINT
+from agemem_jax.commands.output_flag import OUTPUT
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.library.exporting import export
 from agemem_jax.models import hf_export
 
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "Write the LoRA matrices as a PEFT adapter.")
 _BEFORE = flags.DEFINE_bool("before_rl", False, "Export the policy before RL.")
 _DTYPE = flags.DEFINE_enum("dtype", "bfloat16", list(hf_export.DTYPES), "Of the weights.")
@@ -27,15 +27,15 @@ _SHARD = flags.DEFINE_string("max_shard_size", "5GB", "Of one file.")
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
-    if not _OUTPUT.value:
+    if not OUTPUT.value:
         raise app.UsageError("--output is missing; it names the directory to make.")
     if _BEFORE.value and CHECKPOINT.value != "last":
         raise app.UsageError("--before_rl and --checkpoint name two policies; give one of them.")
     export(
-        WORKDIR.value, _OUTPUT.value, adapter=_ADAPTER.value, before_rl=_BEFORE.value,
+        WORKDIR.value, OUTPUT.value, adapter=_ADAPTER.value, before_rl=_BEFORE.value,
         checkpoint=CHECKPOINT.value, dtype=_DTYPE.value, max_shard_size=_SHARD.value,
     )  # fmt: skip
-    logging.info("Wrote %s", _OUTPUT.value)
+    logging.info("Wrote %s", OUTPUT.value)
 
 
 def run():

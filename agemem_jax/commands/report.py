@@ -14,11 +14,11 @@ import rich
 from absl import app, flags
 
 from agemem_jax.commands import cli
+from agemem_jax.commands.output_flag import OUTPUT
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.report.page import DEFAULT, Limits
 from agemem_jax.report.write import write_report
 
-_OUTPUT = flags.DEFINE_string("output", None, "The HTML file; default: WORKDIR/report.html.")
 _TRAJECTORIES = flags.DEFINE_integer(
     "trajectories", DEFAULT.trajectories, "At most so many are in it, evenly from all.", 0
 )
@@ -31,7 +31,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}; options are flags.")
     limits = Limits(_TRAJECTORIES.value, _MEGABYTES.value)
-    path = write_report(WORKDIR.value, _OUTPUT.value, limits)
+    path = write_report(WORKDIR.value, OUTPUT.value, limits)
     rich.print(f"Wrote {path} ({path.stat().length / 1e6:.1f} MB)")
 
 

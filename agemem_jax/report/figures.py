@@ -174,12 +174,14 @@ def evaluation_figures(records: Mapping[str, Record]) -> list[Figure]:
         height = 1.0 + 0.3 * len(group)
         scores = [_bars(group, titles, n, title) for n, title in _SCORES.items() if n in known]
         costs = [_bars(group, titles, n, title) for n, title in _COSTS.items() if n in known]
-        costs.append(_calls(group, titles))
+        if any(any(record.measures.tc.values()) for record in group.values()):
+            costs.append(_calls(group, titles))
         if scores:
             title = f"Scores on {told}, with 95 % intervals"
             found.append(Figure(f"scores{ending}", title, scores, height))
-        title = f"Rewards and what they cost, on {told.split(', J by ')[0]}"
-        found.append(Figure(f"costs{ending}", title, costs, max(height, 2.6)))
+        if costs:
+            title = f"Rewards and what they cost, on {told.split(', J by ')[0]}"
+            found.append(Figure(f"costs{ending}", title, costs, max(height, 2.6)))
     return found
 
 
@@ -197,6 +199,8 @@ def _bars(records: Mapping[str, Record], titles: Mapping[str, str], name: str, t
             if value is not None:
                 axes.barh(place, value.mean, color=_COLOURS[place % len(_COLOURS)], alpha=0.8)
                 axes.plot([value.low, value.high], [place, place], color=_INK, linewidth=1)
+        if name in _SCORES:
+            axes.set_xlim(0, 1)
         _name_rows(axes, [title for title, _ in found])
         axes.set_title(told)
 
@@ -218,8 +222,7 @@ def _calls(records: Mapping[str, Record], titles: Mapping[str, str]) -> Draw:
                 left = [a + b for a, b in zip(left, values, strict=True)]
         _name_rows(axes, [titles[key] for key in records])
         axes.set_title("TC (calls per task)")
-        if axes.patches:
-            _legend_below(axes)
+        _legend_below(axes)
 
     return draw
 

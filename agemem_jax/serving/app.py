@@ -19,7 +19,8 @@ from agemem_jax.serving.errors import APIError
 from agemem_jax.serving.mcp_server import make_mcp
 from agemem_jax.serving.service import Service
 
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+# The last is how the middleware reads an address of IPv6, which no page can give a name to.
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[")
 
 
 def make_app(service: Service, api_key: str | None = None) -> Starlette:

@@ -27,7 +27,7 @@ class Sampling:
     """How a response is drawn; fields as in `GenerationRequest`.
 
     Attributes:
-      make_constraint: makes the constraint of one response; None allows any token.
+      constraint: of this response alone; None allows any token.
     """
 
     max_tokens: int
@@ -36,7 +36,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    make_constraint: Callable[[], Constraint] | None = None
+    constraint: Constraint | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +181,18 @@ class Scheduler:
             self._condition.notify()
 
     def _serve(self) -> None:
+        try:
+            self._serve_all()
+        finally:  # whatever ended it, nobody is to wait for ever
+            with self._condition:
+                self._closing = True
+                tickets = [*self._waiting, *self._running.values()]
+                self._waiting.clear()
+                self._running.clear()
+            for ticket in tickets:
+                ticket.listener(Failure("The server is closing."))
+
+    def _serve_all(self) -> None:
         while self._gather():
             try:
                 finished = self.engine.step() if self.engine.pending else []
@@ -199,21 +211,15 @@ class Scheduler:
                 self._condition.wait()
             dropped, self._dropped = self._dropped, set()
             if self._closing:
-                ended = [*self._waiting, *self._running.values()]
-                self._waiting.clear()
-                self._running.clear()
-            else:
-                ended = self._end_late_ones(dropped)
-                self._admit()
+                return False
+            ended = self._end_late_ones(dropped)
+            self._admit()
         for ticket in ended:
             if ticket not in dropped:
-                late = time.monotonic() >= ticket.deadline
                 ticket.listener(
                     OutOfTime(f"The request took longer than {self.max_seconds:g} seconds.")
-                    if late
-                    else Failure("The server is closing.")
                 )
-        return not self._closing
+        return True
 
     def _end_late_ones(self, dropped: set[Ticket]) -> list[Ticket]:
         """Takes out whom nobody waits for any more, and who has no time left."""
@@ -241,13 +247,12 @@ class Scheduler:
             self._admitted += 1
             self._last_used[slot] = self._admitted
             sampling = ticket.sampling
-            make = sampling.make_constraint
             try:
                 self.engine.submit(
                     GenerationRequest(
                         slot, ticket.prompt, sampling.max_tokens, _key(sampling.seed),
                         sampling.temperature, sampling.top_k, sampling.top_p, sampling.stop,
-                        constraint=None if make is None else make(),
+                        constraint=sampling.constraint,
                     )
                 )  # fmt: skip
             except ValueError as error:  # who submits looks first; nothing may end the thread

@@ -188,12 +188,6 @@ class Service:
         with self._encoding:
             ids = conversation.prompt(self.chat, ask.messages, functions, forced=forced)
         max_tokens = self._room(len(ids), ask.max_tokens)
-        make = None
-        if grammar is not None:
-
-            def make():
-                return self.schemas.constraint(grammar, max_tokens)
-
         seed = secrets.randbits(31) if ask.seed is None else ask.seed
         sampling = Sampling(
             max_tokens, seed,
@@ -201,13 +195,16 @@ class Service:
             top_k=ask.top_k or 0,
             top_p=1.0 if ask.top_p is None else ask.top_p,
             stop=() if grammar is not None else ask.stops,
-            make_constraint=make,
         )  # fmt: skip
         expected = Expected(
             frozenset(function.name for function in functions), forced,
             ask.one_call, grammar is not None, sampling.stop,
         )  # fmt: skip
-        requests = [(ids, dataclasses.replace(sampling, seed=seed + i)) for i in range(ask.n)]
+        requests = []
+        for index in range(ask.n):
+            own = None if grammar is None else self.schemas.constraint(grammar, max_tokens)
+            changed = dataclasses.replace(sampling, seed=seed + index, constraint=own)
+            requests.append((ids, changed))
         return requests, expected
 
     def _room(self, prompt: int, asked: int | None) -> int:

@@ -5,6 +5,7 @@ import importlib
 import sys
 
 import pytest
+from absl import flags
 
 import agemem_jax
 from agemem_jax.commands import cli
@@ -16,6 +17,21 @@ COMMANDS = dict(
     line.split(" = ")
     for line in _CONFIG["options.entry_points"]["console_scripts"].strip().splitlines()
 )
+
+
+@pytest.fixture(autouse=True)
+def one_program(monkeypatch):
+    """Programs have flags of the same names, of which a process elsewhere runs but one."""
+    known = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    for flag in known.values():
+        monkeypatch.setattr(flag, "allow_override", True)
+    yield
+    for name in set(flags.FLAGS):
+        if name not in known:
+            delattr(flags.FLAGS, name)
+    for name, flag in known.items():
+        if flags.FLAGS[name] is not flag:
+            flag.allow_override, flags.FLAGS[name] = True, flag
 
 
 def start(monkeypatch, *arguments, name="agemem-train"):

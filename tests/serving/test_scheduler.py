@@ -125,6 +125,22 @@ def test_what_fails_in_the_engine_ends_what_ran_and_nothing_else(scheduler, chat
     assert ask(scheduler, prompt(chat, 4))[1].result()[0] == alone
 
 
+def test_an_engine_that_cannot_be_mended_leaves_nobody_waiting(make_scheduler, chat, monkeypatch):
+    scheduler = make_scheduler()
+    monkeypatch.setattr(scheduler.engine, "step", lambda: 1 / 0)
+    monkeypatch.setattr(scheduler.engine, "release", lambda: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    listeners = [ask(scheduler, prompt(chat, n))[1] for n in range(6)]
+    scheduler.start()
+    for listener in listeners:
+        with pytest.raises(Failure):
+            listener.result()
+    scheduler.close()
+    assert not scheduler.alive
+    with pytest.raises(QueueFull):
+        ask(scheduler, prompt(chat, 0))
+
+
 def test_closing_tells_everybody(make_scheduler, chat):
     scheduler = make_scheduler()
     listeners = [ask(scheduler, prompt(chat, n), max_tokens=500)[1] for n in range(6)]

@@ -8,10 +8,13 @@ from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.evaluation.paper import studies
 from agemem_jax.evaluation.paper.plan import Plan
 from agemem_jax.plugins.registry import Registry
-from agemem_jax.rollout.tools.registry import TOOL_NAMES
+from agemem_jax.rewards.judges import OfflineJudge
+from agemem_jax.rewards.total import compute_rewards
+from agemem_jax.rollout.tools.registry import TOOL_NAMES, tool_table
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.configuration import run_config, run_record
 from tests.evaluation.paper.builders import request
+from tests.rewards.builders import NOISE, WORKS, add, answer, tool, trajectory
 from tests.test_end_to_end import run_main
 
 SOURCES = ("multihop", "babyai")
@@ -149,3 +152,25 @@ def test_methods_that_need_a_training_of_their_own_are_not_played_with_the_weigh
     names = ("random", "agemem", "resum_rl", "resum", "mem0", "no_memory", "just_rl")
     monkeypatch.setattr(studies, "METHODS", Registry("method", dict.fromkeys(names, "a:b")))
     assert studies.every_method() == ("no_memory", "mem0", "agemem", "resum", "just_rl")
+
+
+def test_the_answer_only_reward_pays_for_the_answer_and_nothing_else(tmp_path):
+    plan = plan_of(tmp_path, "table4")
+    played = [
+        trajectory(add("m", WORKS), tool("Filter_context", stage=2), answer("Velton")),
+        trajectory(add("m", NOISE), answer("Velton", tokens=9000)),
+        trajectory(add("m", WORKS), answer("Pelmor")),
+    ]
+    totals = []
+    for overrides in ((), plan.changes(studies.ANSWER_ONLY)):
+        rewards = compute_rewards(played, configured(*overrides).rewards, OfflineJudge())
+        totals.append([reward.total for reward in rewards])
+    every, answer_only = totals
+    assert every[0] > every[1], "all returns tell them apart"
+    assert answer_only == pytest.approx([1 / 3, 1 / 3, 0.0])
+
+
+def test_without_the_tools_for_the_context_none_is_offered(tmp_path):
+    plan = plan_of(tmp_path, "figure4")
+    offered = tool_table(configured(*plan.changes(studies.LONG_TERM)).episode.tools)
+    assert offered.names == TOOL_NAMES[:4]
