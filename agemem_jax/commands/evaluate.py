@@ -36,11 +36,12 @@ from agemem_jax.commands.evaluation_flags import PLAYED, SOURCES, TASKS
 from agemem_jax.commands.workdir import WORKDIR
 from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
-from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.evaluation.metrics import Measures
+from agemem_jax.evaluation.recorded import SHOWN, measure_recorded
+from agemem_jax.evaluation.records import Records
 from agemem_jax.methods.registry import COMPARED, Method, find_methods
 from agemem_jax.report.write import try_to_write_report
 from agemem_jax.rewards.judge_prompts import ANSWER_PROMPTS
-from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.tasks.registry import TaskConfig
 from agemem_jax.training.configuration import run_config, run_record
 from agemem_jax.training.configuration.run_config import RunConfig
@@ -61,7 +62,7 @@ _JUDGE = {
     ),
     "required": flags.DEFINE_bool("judge.required", None, "Default: the run's."),
 }
-_SHOW = flags.DEFINE_integer("show", 8, "Trajectories per method in trajectories.md.", 0)
+_SHOW = flags.DEFINE_integer("show", SHOWN, "Trajectories per method in trajectories.md.", 0)
 _AGAIN = flags.DEFINE_bool("again", False, "Play what is known already, too.")
 _INDEX = flags.DEFINE_string(
     "index", None, "File, below the work directory, that says which records were asked for."
@@ -88,7 +89,7 @@ def main(argv):
         interruption.begin(lambda: True)  # every episode is kept as it ends
         try:
             results = {
-                title: _evaluate(each, methods, Records(workdir), interruption)
+                title: _evaluate(each, methods, interruption)
                 for title, each in zip(_titles(evaluators), evaluators, strict=True)
             }
             if _INDEX.value is not None:
@@ -193,35 +194,20 @@ def _methods(trained: bool) -> dict[str, Method]:
 
 
 def _evaluate(
-    evaluator: Evaluator,
-    methods: Mapping[str, Method],
-    records: Records,
-    interruption: Interruption,
-):
+    evaluator: Evaluator, methods: Mapping[str, Method], interruption: Interruption
+) -> dict[str, Measures]:
     """Measures by title; plays what is not recorded yet."""
-    results = {}
-    for name, method in methods.items():
-        settings = evaluator.settings(method)
-        record = None if _AGAIN.value else records.find(name, settings)
-        if record is None:
-            logging.info("Playing %s on %s", method.title, evaluator.config.tasks.name)
-            records.set_old_results_aside()
-            episodes = records.episodes(name, settings)
-            if _AGAIN.value:
-                episodes.forget()
-            played = evaluator.run(method, episodes, interruption.check)
-            pairs = list(zip(played.trajectories, played.rewards, strict=True))
-            record = Record(
-                name, method.title, settings, played.measures,
-                tasks=[{"task_id": t.task.task_id, **r.values} for t, r in pairs],
-                trajectories=render_trajectories(pairs[: _SHOW.value]), rows=played.rows,
-            )  # fmt: skip
-            records.write(record)
-        else:
-            logging.info("%s is known already; --again plays it anew.", method.title)
-        results[method.title] = record.measures
-        reports.write_results(evaluator.workdir, records.all())
-    return results
+    return {
+        method.title: measure_recorded(
+            evaluator,
+            name,
+            method,
+            shown=_SHOW.value,
+            again=_AGAIN.value,
+            check=interruption.check,
+        )  # fmt: skip
+        for name, method in methods.items()
+    }
 
 
 def run():

@@ -2,23 +2,18 @@
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 
 import ml_collections
 
-from agemem_jax.evaluation import reports
 from agemem_jax.evaluation.evaluate import Evaluator
 from agemem_jax.evaluation.metrics import Measures
-from agemem_jax.evaluation.records import Record, Records
+from agemem_jax.evaluation.recorded import measure_recorded
 from agemem_jax.library.configuring import built
 from agemem_jax.methods.registry import COMPARED, Method, find_method
 from agemem_jax.plugins.registry import name_of
-from agemem_jax.rewards.trajectory_markdown import render_trajectories
 from agemem_jax.training.configuration import run_record
 from agemem_jax.training.configuration.run_config import RunConfig
-
-_SHOWN = 8  # trajectories of a method in trajectories.md
 
 
 def evaluate(
@@ -68,7 +63,7 @@ def evaluate(
     evaluator = Evaluator(run, workdir, checkpoint)
     try:
         found = _find(methods, trained=recorded is not None)
-        return {each.title: _measure(evaluator, name, each) for name, each in found.items()}
+        return {each.title: measure_recorded(evaluator, name, each) for name, each in found.items()}
     finally:
         evaluator.close()
 
@@ -86,20 +81,3 @@ def _find(methods: Sequence[str | Method] | None, trained: bool) -> dict[str, Me
                 "no training run."
             )
     return found
-
-
-def _measure(evaluator: Evaluator, name: str, method: Method) -> Measures:
-    records, settings = Records(pathlib.Path(evaluator.workdir)), evaluator.settings(method)
-    record = records.find(name, settings)
-    if record is None:
-        records.set_old_results_aside()
-        played = evaluator.run(method, records.episodes(name, settings))
-        pairs = list(zip(played.trajectories, played.rewards, strict=True))
-        record = Record(
-            name, method.title, settings, played.measures,
-            tasks=[{"task": t.task.task_id, **r.values} for t, r in pairs],
-            trajectories=render_trajectories(pairs[:_SHOWN]),
-        )  # fmt: skip
-        records.write(record)
-    reports.write_results(evaluator.workdir, records.all())
-    return record.measures
