@@ -58,7 +58,8 @@ def wrong_items(tasks: Sequence[Task], most: int) -> list[AnswerItem | None]:
     """Each task's question with the expected answer of another task; None beyond `most`."""
     answers = shuffled_answers(tasks)
     known = [index for index, answer in enumerate(answers) if answer is not None]
-    spread = {known[place * len(known) // most] for place in range(most)} if most else set()
+    places = range(most if known else 0)
+    spread = {known[place * len(known) // most] for place in places}
     chosen = set(known) if len(known) <= most else spread
     return [
         AnswerItem(task.query, task.answer, answer) if index in chosen else None

@@ -115,8 +115,10 @@ class _Active:
     def cost(self) -> Cost:
         return Cost(self.calls, self.prompt_tokens, self.sampled_tokens, round(self.seconds, 4))
 
-    def count(self, generated: Generated) -> None:
-        """The generation that it waited for has come."""
+    def count(self, generated: Generated | ToolFault) -> None:
+        """The generation that it waited for has come, or will not."""
+        if isinstance(generated, ToolFault):
+            return
         self.calls += 1
         self.prompt_tokens += len(self.waiting_for.prompt)
         self.sampled_tokens += len(generated.token_ids)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 
 import pytest
 from rich.console import Console
@@ -63,9 +64,14 @@ def test_a_conversation_shows_every_memory_operation_and_how_full_the_context_is
     assert text.endswith("Bye.\n")
 
 
-def test_commands_look_at_memories_search_edit_forget_and_export_them(chat, tmp_path):  # noqa: F811
+def test_commands_look_at_memories_search_edit_forget_and_export_them(
+    chat,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
     agent, _ = start(chat)
-    out = tmp_path / "out.json"
+    monkeypatch.chdir(tmp_path)  # a longer path would be broken over lines
+    out = pathlib.Path("out.json")
     shown(agent, "/add Ana lives in Rome.", "/add Bo likes tea.")
     first, second = (entry.memory_id for entry in agent.memory)
     text = shown(

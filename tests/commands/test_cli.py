@@ -23,6 +23,8 @@ COMMANDS = dict(
 def one_program(monkeypatch):
     """Programs have flags of the same names, of which a process elsewhere runs but one."""
     known = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    modules = {name: flags.FLAGS.find_module_defining_flag(name) for name in known}
+    ids = {name: flags.FLAGS.find_module_id_defining_flag(name) for name in known}
     for flag in known.values():
         monkeypatch.setattr(flag, "allow_override", True)
     yield
@@ -32,6 +34,8 @@ def one_program(monkeypatch):
     for name, flag in known.items():
         if flags.FLAGS[name] is not flag:
             flag.allow_override, flags.FLAGS[name] = True, flag
+            flags.FLAGS.register_flag_by_module(modules[name], flag)
+            flags.FLAGS.register_flag_by_module_id(ids[name], flag)
 
 
 def start(monkeypatch, *arguments, name="agemem-train"):

@@ -46,8 +46,8 @@ def test_a_name_is_found_from_any_folder(words):
 
 def test_every_configuration_has_a_name():
     assert set(configs.FILES) == {
-        "quickstart", "qwen2.5_7b_hotpotqa", "smollm2_hotpotqa", "tiny", "tiny_babyai",
-        "tiny_warmup",
+        "language_model", "quickstart", "qwen2.5_7b_hotpotqa", "smollm2_hotpotqa", "tiny",
+        "tiny_babyai", "tiny_warmup",
     }  # fmt: skip
     assert parse("--config=qwen2.5_7b_hotpotqa").backbone == "qwen2.5-7b-instruct"
 

@@ -66,6 +66,14 @@ def test_no_more_wrong_answers_are_asked_about_than_allowed():
     ]  # fmt: skip
 
 
+def test_one_task_alone_or_tasks_of_one_answer_have_no_wrong_answers():
+    assert wrong_items([task(0, "Rome")], most=200) == [None]
+    assert wrong_items([task(0, "Rome"), task(1, "rome")], most=200) == [None, None]
+    assert wrong_items([], most=200) == []
+    (row,) = judged_rows(played("Rome 0"), OfflineJudge(), most_wrong=200)
+    assert row["em"] == 1.0 and set(row.values()) <= {1.0, None}
+
+
 def test_exact_match_stands_beside_every_judge_and_environments_have_none():
     rows = judged_rows([*played("Rome 0", None, "the rome, 2"), walk()], OfflineJudge(), 9)
     assert [row.get("em") for row in rows] == [1.0, 0.0, 1.0, None]

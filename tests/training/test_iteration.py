@@ -76,7 +76,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_written(lines):
 
 def test_names_that_are_written_only_sometimes_are_in_the_source():
     rooms = [ROOT / "agemem_jax" / name for name in ("training", "rewards")]
-    source = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
+    source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
     names = [name for (_, name), written in documented().items() if written == "sometimes"]
     assert len(names) == 21
     for name in names:
