@@ -34,10 +34,15 @@ if TYPE_CHECKING:
     from agemem_jax.rewards.score import Score
     from agemem_jax.rollout.episode import Rules
     from agemem_jax.rollout.trajectory import Trajectory
-    from agemem_jax.serving.agent import Agent
-    from agemem_jax.serving.agent_events import ContextCutEvent, Reply, ResponseEvent, TextDelta
-    from agemem_jax.serving.sqlite_store import SQLiteStore
-    from agemem_jax.serving.user_memory import MemoryEntry, UserMemory
+    from agemem_jax.serving.agent.agent import Agent
+    from agemem_jax.serving.agent.agent_events import (
+        ContextCutEvent,
+        Reply,
+        ResponseEvent,
+        TextDelta,
+    )
+    from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+    from agemem_jax.serving.memory.user_memory import MemoryEntry, UserMemory
     from agemem_jax.tasks.registry import SOURCES as TASK_SOURCES
     from agemem_jax.tasks.task import EnvironmentGoal, Question, Task
     from agemem_jax.training.configuration.doors import add_reward, use_credit, use_tasks
@@ -84,18 +89,18 @@ _PLACES = {
     # What comes back.
     "Measures": "evaluation.metrics",
     "Estimate": "rewards.estimates",
-    "Agent": "serving.agent",
-    "Reply": "serving.agent_events",
-    "TextDelta": "serving.agent_events",
-    "ResponseEvent": "serving.agent_events",
-    "ContextCutEvent": "serving.agent_events",
+    "Agent": "serving.agent.agent",
+    "Reply": "serving.agent.agent_events",
+    "TextDelta": "serving.agent.agent_events",
+    "ResponseEvent": "serving.agent.agent_events",
+    "ContextCutEvent": "serving.agent.agent_events",
     "ToolEvent": "protocol.events",
     "RetrievalEvent": "protocol.events",
     "RetrievedEntry": "protocol.events",
     "AnswerEvent": "protocol.events",
-    "UserMemory": "serving.user_memory",
-    "MemoryEntry": "serving.user_memory",
-    "SQLiteStore": "serving.sqlite_store",
+    "UserMemory": "serving.memory.user_memory",
+    "MemoryEntry": "serving.memory.user_memory",
+    "SQLiteStore": "serving.memory.sqlite_store",
 }
 
 __all__ = (

@@ -21,7 +21,7 @@ from absl import app, flags
 
 from agemem_jax.memory.embedders import HashedNGramEmbedder
 from agemem_jax.memory.operations import Add, Clear, Delete, Operation, Retrieve, Update
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 
 _THREADS = 4
 _TICK = 16  # users in one call

@@ -25,12 +25,12 @@ from absl import app, flags
 
 from agemem_jax.memory.embedders import HashedNGramEmbedder
 from agemem_jax.memory.operations import Add, Delete, Update
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 
 # A server that has imported everything makes the writers: to fork a process in which JAX runs may
 # hang, and to start each from nothing takes seconds.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["agemem_jax.serving.sqlite_store"])
+_PROCESSES.set_forkserver_preload(["agemem_jax.serving.memory.sqlite_store"])
 _KINDS = {"Add": Add, "Update": Update, "Delete": Delete}
 _USERS = ("ana", "bo", "cy")
 Memories = dict[str, dict[str, str]]

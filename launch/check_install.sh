@@ -62,7 +62,11 @@ import agemem_jax
 import experiments.benchmarks
 
 # Module, and what it needs beside requirements.txt.
-EXTRA = {"experiments.benchmarks.peers": "each the environment of its peer, by launch/peers.sh"}
+EXTRA = {
+    "agemem_jax.commands.serve_setup": "requirements-serve.txt",
+    "agemem_jax.serving.server": "requirements-serve.txt",
+    "experiments.benchmarks.peers": "each the environment of its peer, by launch/peers.sh",
+}
 names = [
     module.name
     for package in (agemem_jax, experiments.benchmarks)

@@ -104,7 +104,7 @@ def test_an_extra_is_imported_by_nothing_but_the_part_that_it_is_for(extra):
         allowed = ("agemem_jax/training/monitoring/sinks/wandb.py",)
     if extra == "serve":
         allowed = (
-            "agemem_jax/serving/", "agemem_jax/commands/serve_setup.py",
+            "agemem_jax/serving/server/", "agemem_jax/commands/serve_setup.py",
             "experiments/server_checks/",
         )  # fmt: skip
     for name, path in distributions().items():

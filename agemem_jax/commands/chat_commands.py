@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 
 from agemem_jax.commands.chat_view import View
-from agemem_jax.serving.agent import Agent
+from agemem_jax.serving.agent.agent import Agent
 
 Message = tuple[bool, str]  # whether it is a question, and its text
 

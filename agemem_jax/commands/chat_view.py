@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from agemem_jax.protocol.events import FormatEvent, RetrievalEvent, ToolEvent
-from agemem_jax.serving.agent_events import (
+from agemem_jax.serving.agent.agent_events import (
     AgentEvent,
     ContextCutEvent,
     Reply,
     ResponseEvent,
     TextDelta,
 )
-from agemem_jax.serving.user_memory import MemoryEntry
+from agemem_jax.serving.memory.user_memory import MemoryEntry
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WRITTEN = 500  # characters of a response that is not as it should be

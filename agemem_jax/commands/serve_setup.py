@@ -15,12 +15,12 @@ from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.generation import EngineConfig
-from agemem_jax.serving.agent_service import AgentService
-from agemem_jax.serving.app import make_app
-from agemem_jax.serving.scheduler import Scheduler
-from agemem_jax.serving.service import Limits, Service
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.structured import Schemas
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.server.agent_service import AgentService
+from agemem_jax.serving.server.app import make_app
+from agemem_jax.serving.server.scheduler import Scheduler
+from agemem_jax.serving.server.service import Limits, Service
+from agemem_jax.serving.server.structured import Schemas
 from agemem_jax.training import components
 from agemem_jax.training.configuration import run_config
 from agemem_jax.training.configuration.run_config import RunConfig

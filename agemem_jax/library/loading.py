@@ -13,8 +13,8 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.models.registry import BACKBONES
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
-from agemem_jax.serving.agent import Agent
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.agent.agent import Agent
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 from agemem_jax.training import components
 from agemem_jax.training.configuration import earlier_versions, run_config
 from agemem_jax.training.configuration.run_config import RunConfig

@@ -1,7 +1,7 @@
 """What a memory answers, wherever it is kept: results, and the sentences of those that fail.
 
-The store of rollouts (store.py) and the one on disk (`serving.sqlite_store`) share this, so that
-a policy reads the same in both.
+The store of rollouts (store.py) and the one on disk (`serving.memory.sqlite_store`) share this, so
+that a policy reads the same in both.
 """
 
 import dataclasses

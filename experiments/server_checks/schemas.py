@@ -25,7 +25,7 @@ from agemem_jax.models.config import DecoderConfig
 from agemem_jax.protocol.chat_formats import ChatEncoder, find_format
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.generation import EngineConfig, GenerationRequest
-from agemem_jax.serving.structured import Schemas
+from agemem_jax.serving.server.structured import Schemas
 
 _WORDS = ("name", "age", "city", "tags", "note", "when", "size", "kind", "left", "über", "a b")
 _FORMATS = ("date", "time", "date-time", "uuid", "ipv4", "email")

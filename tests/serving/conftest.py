@@ -15,8 +15,8 @@ from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import EngineConfig
-from agemem_jax.serving.scheduler import Scheduler
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.server.scheduler import Scheduler
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def chat():
 
 @pytest.fixture(scope="session")
 def schemas(chat):
-    from agemem_jax.serving.structured import Schemas
+    from agemem_jax.serving.server.structured import Schemas
 
     return Schemas(chat, len(chat.tokenizer))
 
@@ -62,9 +62,9 @@ def serve(make_scheduler, chat, schemas):
     """A context with a server; gives its address and its service."""
     import uvicorn
 
-    from agemem_jax.serving.agent_service import AgentService
-    from agemem_jax.serving.app import make_app
-    from agemem_jax.serving.service import Limits, Service
+    from agemem_jax.serving.server.agent_service import AgentService
+    from agemem_jax.serving.server.app import make_app
+    from agemem_jax.serving.server.service import Limits, Service
 
     episode = EpisodeConfig(
         max_context_tokens=600, max_response_tokens=24, max_summary_tokens=8, max_rounds=2,

@@ -14,10 +14,10 @@ from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.generation import Generation
 from agemem_jax.rollout.tools.registry import TOOL_NAMES
-from agemem_jax.serving.agent import Agent
-from agemem_jax.serving.agent_events import ContextCutEvent, ResponseEvent, TextDelta
-from agemem_jax.serving.response_stream import ResponseStream
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.agent.agent import Agent
+from agemem_jax.serving.agent.agent_events import ContextCutEvent, ResponseEvent, TextDelta
+from agemem_jax.serving.agent.response_stream import ResponseStream
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 from agemem_jax.tasks.task import Question, Task
 from tests.rollout.scripted import NOTED, answer, call, play
 

@@ -5,7 +5,7 @@ import openai
 import pytest
 
 from agemem_jax.memory.operations import Add
-from agemem_jax.serving.scheduler import Update
+from agemem_jax.serving.server.scheduler import Update
 
 STORES = (
     '<think>a fact</think><tool_call>[{"name": "Add_memory", "arguments": {"content": "%s"}}]'

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from agemem_jax.serving.service import Limits
+from agemem_jax.serving.server.service import Limits
 from experiments.server_checks import fuzz
 
 HELLO = [{"role": "user", "content": "Hello there"}]

@@ -7,10 +7,10 @@ from openai.types import embedding_create_params
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 
-from agemem_jax.serving import fields
-from agemem_jax.serving.chat_request import ChatRequest
-from agemem_jax.serving.embeddings import EmbeddingRequest
-from agemem_jax.serving.responses_request import ResponsesRequest
+from agemem_jax.serving.server import fields
+from agemem_jax.serving.server.chat_request import ChatRequest
+from agemem_jax.serving.server.embeddings import EmbeddingRequest
+from agemem_jax.serving.server.responses_request import ResponsesRequest
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
 TABLES = {

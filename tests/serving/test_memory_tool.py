@@ -1,9 +1,9 @@
 import pytest
 
 from agemem_jax.memory.embedders import make_embedder
-from agemem_jax.serving.memory_tool import MemoryTool, MemoryToolError
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.user_memory import UserMemory
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.user_memory import UserMemory
+from agemem_jax.serving.server.memory_tool import MemoryTool, MemoryToolError
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from agemem_jax.serving.scheduler import Failure, OutOfTime, QueueFull, Sampling, Update
+from agemem_jax.serving.server.scheduler import Failure, OutOfTime, QueueFull, Sampling, Update
 
 
 def prompt(chat, number, words=20):

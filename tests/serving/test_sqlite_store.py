@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from agemem_jax.memory.embedders import HashedNGramEmbedder
 from agemem_jax.memory.operations import Add, Clear, Delete, Retrieve, Update
 from agemem_jax.memory.store import MemoryStore
-from agemem_jax.serving import memory_file
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.user_memory import UserMemory
+from agemem_jax.serving.memory import memory_file
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.user_memory import UserMemory
 from experiments import cross_user_reads
 
 USERS = ("ana", "bo", "cy")
@@ -128,7 +128,7 @@ def test_real_embeddings_give_the_same_ranking_and_scores_as_rollouts_have(path)
 
 def test_a_second_process_is_refused_in_one_sentence_and_the_file_is_free_afterwards(path):
     program = (
-        "import sys\nfrom agemem_jax.serving.memory_file import MemoryFile\n"
+        "import sys\nfrom agemem_jax.serving.memory.memory_file import MemoryFile\n"
         f"try:\n    MemoryFile({path!r})\n"
         "except BlockingIOError as error:\n    sys.exit(str(error))"
     )

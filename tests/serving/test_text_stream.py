@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from agemem_jax.serving.text_stream import TextStream, begun
+from agemem_jax.serving.server.text_stream import TextStream, begun
 
 
 @pytest.mark.parametrize("text", ["Grüße 🎈 aus 東京", "plain words", "\ufffd kept"])

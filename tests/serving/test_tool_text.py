@@ -3,8 +3,8 @@ import json
 import jsonschema
 import pytest
 
-from agemem_jax.serving import tool_text
-from agemem_jax.serving.chat_request import Call, CalledFunction, Function
+from agemem_jax.serving.server import tool_text
+from agemem_jax.serving.server.chat_request import Call, CalledFunction, Function
 
 NAMES = frozenset({"find", "add"})
 

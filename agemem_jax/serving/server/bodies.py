@@ -6,9 +6,9 @@ from collections.abc import Awaitable
 import pydantic
 from starlette.requests import ClientDisconnect, Request
 
-from agemem_jax.serving import fields
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.service import Limits
+from agemem_jax.serving.server import fields
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.service import Limits
 
 
 class ClientGone(Exception):

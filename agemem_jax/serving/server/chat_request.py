@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field
 
-from agemem_jax.serving.fields import (
+from agemem_jax.serving.server.fields import (
     Absent,
     Empty,
     Table,

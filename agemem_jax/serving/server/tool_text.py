@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agemem_jax.serving.chat_request import Call, Function
+from agemem_jax.serving.server.chat_request import Call, Function
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 _SKIPPED = re.compile(r"[\s,\[\]]*")

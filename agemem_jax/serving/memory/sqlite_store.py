@@ -31,14 +31,14 @@ from agemem_jax.memory.operations import (
     text_of,
 )
 from agemem_jax.memory.rows import Record, Row, added_metadata, empty_row, updated_metadata
-from agemem_jax.serving.held_memory import (
+from agemem_jax.serving.memory.held_memory import (
     HeldMemory,
     check_name,
     check_values,
     packed,
     unpacked,
 )
-from agemem_jax.serving.memory_file import MemoryFile
+from agemem_jax.serving.memory.memory_file import MemoryFile
 
 _PROBE = "Ana moved from Rome to Oslo in 2019."  # what tells one embedder from another
 _EMBED_AT_ONCE = 256

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import prometheus_client as prometheus
 
-from agemem_jax.serving.replies import Reply
-from agemem_jax.serving.scheduler import Scheduler
+from agemem_jax.serving.server.replies import Reply
+from agemem_jax.serving.server.scheduler import Scheduler
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from agemem_jax.serving.agent_events import TextDelta
-from agemem_jax.serving.text_stream import TextStream, begun
+from agemem_jax.serving.agent.agent_events import TextDelta
+from agemem_jax.serving.server.text_stream import TextStream, begun
 
 _PARTS = {"<think>": "think", "<tool_call>": "call", "<answer>": "answer"}
 _CLOSING = {"think": "</think>", "call": "</tool_call>", "answer": "</answer>"}

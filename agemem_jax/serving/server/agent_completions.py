@@ -9,15 +9,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agemem_jax.serving import bodies, errors
-from agemem_jax.serving.agent_events import Reply, ResponseEvent
-from agemem_jax.serving.agent_service import AgentService, Turn
-from agemem_jax.serving.chat_request import AssistantMessage, ChatRequest, ToolMessage
-from agemem_jax.serving.conversation import text_of
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.events import Events
-from agemem_jax.serving.held_memory import check_name
-from agemem_jax.serving.scheduler import Failure, QueueFull
+from agemem_jax.serving.agent.agent_events import Reply, ResponseEvent
+from agemem_jax.serving.memory.held_memory import check_name
+from agemem_jax.serving.server import bodies, errors
+from agemem_jax.serving.server.agent_service import AgentService, Turn
+from agemem_jax.serving.server.chat_request import AssistantMessage, ChatRequest, ToolMessage
+from agemem_jax.serving.server.conversation import text_of
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.events import Events
+from agemem_jax.serving.server.scheduler import Failure, QueueFull
 
 # What an agent has of its own, or does not offer.
 REFUSED = (

@@ -11,7 +11,7 @@ from typing import Any
 from agemem_jax.memory.answers import Result
 from agemem_jax.memory.operations import Add, Delete, Operation, Retrieve, Update
 from agemem_jax.memory.rows import Record
-from agemem_jax.serving.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 
 _FORMAT = "agemem memories"
 _VERSION = 1  # of the export

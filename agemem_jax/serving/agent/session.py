@@ -13,7 +13,7 @@ from agemem_jax.protocol.tools import ToolCall, ToolResult
 from agemem_jax.rollout.episode import Episode, EpisodeRules, Overflowed
 from agemem_jax.rollout.host_calls import ToolFault
 from agemem_jax.rollout.tool_use import Play
-from agemem_jax.serving.agent_events import ContextCutEvent, Reply, ResponseEvent
+from agemem_jax.serving.agent.agent_events import ContextCutEvent, Reply, ResponseEvent
 from agemem_jax.tasks.task import Question, Task
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from agemem_jax.protocol.chat_formats import ChatEncoder
 from agemem_jax.protocol.messages import Context, Kind
-from agemem_jax.serving import tool_text
-from agemem_jax.serving.chat_request import (
+from agemem_jax.serving.server import tool_text
+from agemem_jax.serving.server.chat_request import (
     AssistantMessage,
     Content,
     Function,

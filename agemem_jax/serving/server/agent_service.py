@@ -23,11 +23,11 @@ from agemem_jax.rollout.requests import (
     Request,
     SimilarityRequest,
 )
-from agemem_jax.serving.agent_events import Reply
-from agemem_jax.serving.scheduler import Failure, QueueFull, Sampling, Scheduler
-from agemem_jax.serving.session import Session
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.user_memory import seconds_now
+from agemem_jax.serving.agent.agent_events import Reply
+from agemem_jax.serving.agent.session import Session
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.user_memory import seconds_now
+from agemem_jax.serving.server.scheduler import Failure, QueueFull, Sampling, Scheduler
 
 _PATIENCE = 1.0  # seconds between two looks at a call on the host
 

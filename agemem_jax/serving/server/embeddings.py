@@ -9,10 +9,10 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agemem_jax.serving import bodies
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.fields import Table, ignored, required, supported
-from agemem_jax.serving.service import Service
+from agemem_jax.serving.server import bodies
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.fields import Table, ignored, required, supported
+from agemem_jax.serving.server.service import Service
 
 
 class EmbeddingRequest(Table):

@@ -11,15 +11,15 @@ from typing import Any
 
 from agemem_jax.memory.embedders import Embedder
 from agemem_jax.protocol.chat_formats import ChatEncoder
-from agemem_jax.serving import conversation, errors, tool_text
-from agemem_jax.serving.agent_service import AgentService
-from agemem_jax.serving.chat_request import Function, Message
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.metrics import Metrics
-from agemem_jax.serving.replies import Expected, Reply
-from agemem_jax.serving.scheduler import Failure, QueueFull, Sampling, Scheduler, Update
-from agemem_jax.serving.streams import Stream, open_streams
-from agemem_jax.serving.structured import Schemas
+from agemem_jax.serving.server import conversation, errors, tool_text
+from agemem_jax.serving.server.agent_service import AgentService
+from agemem_jax.serving.server.chat_request import Function, Message
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.metrics import Metrics
+from agemem_jax.serving.server.replies import Expected, Reply
+from agemem_jax.serving.server.scheduler import Failure, QueueFull, Sampling, Scheduler, Update
+from agemem_jax.serving.server.streams import Stream, open_streams
+from agemem_jax.serving.server.structured import Schemas
 
 
 @dataclasses.dataclass(frozen=True)

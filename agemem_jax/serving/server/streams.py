@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from agemem_jax.serving.scheduler import Failure, Sampling, Scheduler, Ticket, Update
+from agemem_jax.serving.server.scheduler import Failure, Sampling, Scheduler, Ticket, Update
 
 
 class Stream:

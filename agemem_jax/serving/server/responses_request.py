@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from agemem_jax.serving.chat_request import (
+from agemem_jax.serving.server.chat_request import (
     AssistantMessage,
     Call,
     CalledFunction,
@@ -20,7 +20,7 @@ from agemem_jax.serving.chat_request import (
     ToolMessage,
     UserMessage,
 )
-from agemem_jax.serving.fields import (
+from agemem_jax.serving.server.fields import (
     Absent,
     Empty,
     NotTrue,

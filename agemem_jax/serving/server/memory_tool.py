@@ -14,7 +14,7 @@ import pydantic
 from pydantic import Field, TypeAdapter
 
 from agemem_jax.memory.operations import Update
-from agemem_jax.serving.user_memory import MemoryEntry, UserMemory, seconds_now
+from agemem_jax.serving.memory.user_memory import MemoryEntry, UserMemory, seconds_now
 
 TOOL = {"type": "memory_20250818", "name": "memory"}
 _ROOT = "/memories"

@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from agemem_jax.serving.scheduler import Failure, OutOfTime, QueueFull
+from agemem_jax.serving.server.scheduler import Failure, OutOfTime, QueueFull
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 

@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agemem_jax.serving import completions, embeddings, errors, memory_endpoint, responses
-from agemem_jax.serving.bodies import ClientGone
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.mcp_server import make_mcp
-from agemem_jax.serving.service import Service
+from agemem_jax.serving.server import completions, embeddings, errors, memory_endpoint, responses
+from agemem_jax.serving.server.bodies import ClientGone
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.mcp_server import make_mcp
+from agemem_jax.serving.server.service import Service
 
 # The last is how the middleware reads an address of IPv6, which no page can give a name to.
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[")

@@ -15,9 +15,9 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from agemem_jax.serving.held_memory import check_name
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.user_memory import MemoryEntry, UserMemory
+from agemem_jax.serving.memory.held_memory import check_name
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.user_memory import MemoryEntry, UserMemory
 
 _READS = ToolAnnotations(readOnlyHint=True, openWorldHint=False)
 _ADDS = ToolAnnotations(destructiveHint=False, openWorldHint=False)

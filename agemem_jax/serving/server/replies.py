@@ -5,9 +5,9 @@ import json
 from typing import Any, Literal
 
 from agemem_jax.protocol.chat_formats import ChatEncoder
-from agemem_jax.serving import tool_text
-from agemem_jax.serving.scheduler import Failure, Update
-from agemem_jax.serving.text_stream import TextStream, begun
+from agemem_jax.serving.server import tool_text
+from agemem_jax.serving.server.scheduler import Failure, Update
+from agemem_jax.serving.server.text_stream import TextStream, begun
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,19 +13,19 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agemem_jax.serving import bodies
-from agemem_jax.serving.completions import check_model
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.events import Events
-from agemem_jax.serving.replies import Reply
-from agemem_jax.serving.responses_request import (
+from agemem_jax.serving.server import bodies
+from agemem_jax.serving.server.completions import check_model
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.events import Events
+from agemem_jax.serving.server.replies import Reply
+from agemem_jax.serving.server.responses_request import (
     FlatNamedTool,
     FlatSchemaFormat,
     ResponsesRequest,
     functions_of,
     messages_of,
 )
-from agemem_jax.serving.service import Answers, Ask, Service
+from agemem_jax.serving.server.service import Answers, Ask, Service
 
 
 def ask_of(body: ResponsesRequest) -> Ask:

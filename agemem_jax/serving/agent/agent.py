@@ -19,11 +19,11 @@ from agemem_jax.rollout.requests import (
     Request,
     SimilarityRequest,
 )
-from agemem_jax.serving.agent_events import AgentEvent, Listener, Reply
-from agemem_jax.serving.response_stream import ResponseStream
-from agemem_jax.serving.session import Session
-from agemem_jax.serving.sqlite_store import SQLiteStore
-from agemem_jax.serving.user_memory import UserMemory, seconds_now
+from agemem_jax.serving.agent.agent_events import AgentEvent, Listener, Reply
+from agemem_jax.serving.agent.response_stream import ResponseStream
+from agemem_jax.serving.agent.session import Session
+from agemem_jax.serving.memory.sqlite_store import SQLiteStore
+from agemem_jax.serving.memory.user_memory import UserMemory, seconds_now
 
 _SLOT = 0
 _PATIENCE = 1.0  # seconds between two looks at a call on the host

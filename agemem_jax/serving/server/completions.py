@@ -10,12 +10,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agemem_jax.serving import agent_completions, bodies
-from agemem_jax.serving.chat_request import ChatRequest, NamedTool, SchemaFormat
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.events import Events
-from agemem_jax.serving.replies import Reply, usage
-from agemem_jax.serving.service import Answers, Ask, Service
+from agemem_jax.serving.server import agent_completions, bodies
+from agemem_jax.serving.server.chat_request import ChatRequest, NamedTool, SchemaFormat
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.events import Events
+from agemem_jax.serving.server.replies import Reply, usage
+from agemem_jax.serving.server.service import Answers, Ask, Service
 
 
 def ask_of(body: ChatRequest) -> Ask:

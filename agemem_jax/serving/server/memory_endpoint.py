@@ -9,13 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agemem_jax.serving import bodies
-from agemem_jax.serving.errors import APIError
-from agemem_jax.serving.fields import Table, required
-from agemem_jax.serving.held_memory import check_name
-from agemem_jax.serving.memory_tool import MemoryTool, MemoryToolError
-from agemem_jax.serving.service import Service
-from agemem_jax.serving.user_memory import UserMemory
+from agemem_jax.serving.memory.held_memory import check_name
+from agemem_jax.serving.memory.user_memory import UserMemory
+from agemem_jax.serving.server import bodies
+from agemem_jax.serving.server.errors import APIError
+from agemem_jax.serving.server.fields import Table, required
+from agemem_jax.serving.server.memory_tool import MemoryTool, MemoryToolError
+from agemem_jax.serving.server.service import Service
 
 
 class MemoryToolRequest(Table):

@@ -1,0 +1,1 @@
+"""Memories that last: those of many users in one SQLite file."""

@@ -1,0 +1,1 @@
+"""The model, the agent and its memories over HTTP; needs requirements-serve.txt."""
