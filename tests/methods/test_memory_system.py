@@ -20,7 +20,7 @@ from tests.rollout.scripted import Replies
 class Echo(MemorySystem):
     """Asks with the parts that `asked` gives, and stores the reply."""
 
-    name: ClassVar[str] = "Echo"
+    title: ClassVar[str] = "Echo"
 
     parts: tuple[str, ...] = ()
 

@@ -24,7 +24,7 @@ class SystemAgent(ScriptedAgent):
             reply = self._method.demonstrate(request, self)
             if reply is None:
                 raise ValueError(
-                    f"There are no demonstrations of {self._method.name} for a warm-up; set "
+                    f"There are no demonstrations of {self._method.title} for a warm-up; set "
                     "warmup.steps to 0 and take a backbone that follows instructions."
                 )
             return reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False)
