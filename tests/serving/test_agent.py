@@ -166,6 +166,21 @@ def test_what_the_agent_deletes_at_the_end_of_a_turn_is_in_no_file(chat, tmp_pat
     agent.close()
 
 
+def test_what_was_deleted_before_a_turn_was_ended_is_in_no_file(chat, tmp_path):
+    add = call("Add_memory", content="The PIN is 7351.")
+    agent, engine = start(chat, add, path=tmp_path / "memory.db")
+    agent.chat("My PIN is 7351.")
+    (entry,) = agent.memory
+    delete = call("Delete_memory", memory_id=entry.memory_id, confirmation=True)
+    engine.replies = [delete, KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        agent.chat("Would you forget my PIN?")
+    assert len(agent.memory) == 0
+    for file in tmp_path.iterdir():
+        assert b"7351" not in file.read_bytes(), file
+    agent.close()
+
+
 def test_a_conversation_without_room_loses_its_oldest_messages_and_says_so(chat):
     config = EpisodeConfig(**{**vars(CONFIG), "max_context_tokens": 420, "auto_retrieve": 0})
     agent, engine = start(chat, *[NOTED] * 12, config=config)

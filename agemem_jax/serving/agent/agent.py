@@ -1,8 +1,5 @@
 """An agent that lasts: a policy, one conversation, and memories that outlive it."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import jax
 import numpy as np
 
@@ -10,23 +7,15 @@ from agemem_jax.models.decoder import Weights
 from agemem_jax.rollout.engine import Engine
 from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.generation import GenerationRequest
-from agemem_jax.rollout.host_calls import HostCalls, ToolFault
-from agemem_jax.rollout.requests import (
-    Generate,
-    Generated,
-    HostCall,
-    MemoryRequest,
-    Request,
-    SimilarityRequest,
-)
+from agemem_jax.rollout.requests import Generate, Generated
 from agemem_jax.serving.agent.agent_events import AgentEvent, Listener, Reply
+from agemem_jax.serving.agent.driving import drive
 from agemem_jax.serving.agent.response_stream import ResponseStream
 from agemem_jax.serving.agent.session import Session
 from agemem_jax.serving.memory.sqlite_store import SQLiteStore
-from agemem_jax.serving.memory.user_memory import UserMemory, seconds_now
+from agemem_jax.serving.memory.user_memory import UserMemory
 
 _SLOT = 0
-_PATIENCE = 1.0  # seconds between two looks at a call on the host
 
 
 class Agent:
@@ -126,16 +115,23 @@ class Agent:
             raise ValueError("The message is empty.")
         asked = text.endswith("?") if asked is None else asked
         before = self._session.context
+        tell, told = on_event or _ignore, 0
+
+        def look() -> None:
+            nonlocal told
+            for event in self._session.events[told:]:
+                told += 1
+                tell(event)
+
         try:
-            turn = self._session.turn(text, asked, self._store.contents(self.user))
-            reply = self._play(turn, on_event or _ignore)
+            return drive(
+                self._session.turn(text, asked, self._store.contents(self.user)),
+                self._store, self.user, lambda request: self._generate(request, tell), look,
+            )  # fmt: skip
         except BaseException:
             self._engine.cancel(_SLOT)
             self._session.context = before
             raise
-        if any(e.effect in ("updated", "deleted") for e in reply.calls):
-            self._store.purge()  # what the user had it forget is in no file
-        return reply
 
     def forget_conversation(self) -> None:
         """Begins a new conversation; what was not stored is gone, as between Stages 1 and 2."""
@@ -145,39 +141,6 @@ class Agent:
         """Lets others have the memory, and frees the engine's memory; may be called twice."""
         self._engine.release()
         self._store.close()
-
-    def _play(self, turn: Iterator[Request], tell: Listener) -> Reply:
-        """Drives a turn to its end."""
-        told, answer, fault = 0, None, None
-        while True:
-            try:
-                request = turn.send(answer) if fault is None else turn.throw(fault)
-            except StopIteration as ended:
-                self._tell(ended.value.events[told:], tell)
-                return ended.value
-            self._tell(self._session.events[told:], tell)
-            told = len(self._session.events)
-            answer, fault = None, None
-            try:
-                answer = self._answer(request, tell)
-            except ToolFault as error:
-                fault = error
-
-    def _tell(self, events: tuple[AgentEvent, ...], tell: Listener) -> None:
-        for event in events:
-            tell(event)
-
-    def _answer(self, request: Request, tell: Listener) -> Any:
-        match request:
-            case Generate():
-                return self._generate(request, tell)
-            case MemoryRequest(operation=operation):
-                return self._store.execute({self.user: operation}, seconds_now())[self.user]
-            case SimilarityRequest(texts=texts, criteria=criteria):
-                return self._store.similarities([(text, criteria) for text in texts])
-            case HostCall():
-                return _call(request)
-        raise TypeError(f"A conversation has no answer to {type(request).__name__}.")
 
     def _generate(self, request: Generate, tell: Listener) -> Generated:
         engine, chat = self._engine, self._session.chat
@@ -195,17 +158,6 @@ class Agent:
                 tell(delta)
             if done:
                 return Generated(done[0].token_ids, done[0].log_probs)
-
-
-def _call(request: HostCall) -> Any:
-    calls = HostCalls()
-    calls.start(_SLOT, request)
-    while not (finished := calls.finished(_PATIENCE)):
-        pass
-    ((_, result),) = finished
-    if isinstance(result, ToolFault):
-        raise result
-    return result
 
 
 def _ignore(event: AgentEvent) -> None:

@@ -10,6 +10,7 @@ from agemem_jax.protocol import prompts
 from agemem_jax.protocol.messages import Context, Kind, Message
 from agemem_jax.protocol.parser import InvalidCall, parse
 from agemem_jax.protocol.tools import ToolCall, ToolResult
+from agemem_jax.rollout.context_log import ContextLog
 from agemem_jax.rollout.episode import Episode, EpisodeRules, Overflowed
 from agemem_jax.rollout.host_calls import ToolFault
 from agemem_jax.rollout.tool_use import Play
@@ -57,6 +58,7 @@ class Session(Episode):
         """
         self.stage, self.memory = (3 if asked else 1), memory
         self.events, self.transcript, self.prompt_tokens = [], [], []
+        self.context_log = ContextLog()  # of this turn's transcript, or it would grow for ever
         shown = prompts.query_text(text) if asked else text
         self._check_length(shown)
         if asked:

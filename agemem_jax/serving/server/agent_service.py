@@ -10,26 +10,15 @@ import asyncio
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from agemem_jax.protocol.messages import Kind
 from agemem_jax.rollout.episode import EpisodeRules
-from agemem_jax.rollout.host_calls import HostCalls, ToolFault
-from agemem_jax.rollout.requests import (
-    Generate,
-    Generated,
-    HostCall,
-    MemoryRequest,
-    Request,
-    SimilarityRequest,
-)
+from agemem_jax.rollout.requests import Generate, Generated
 from agemem_jax.serving.agent.agent_events import Reply
+from agemem_jax.serving.agent.driving import drive
 from agemem_jax.serving.agent.session import Session
 from agemem_jax.serving.memory.sqlite_store import SQLiteStore
-from agemem_jax.serving.memory.user_memory import seconds_now
 from agemem_jax.serving.server.scheduler import Failure, QueueFull, Sampling, Scheduler
-
-_PATIENCE = 1.0  # seconds between two looks at a call on the host
 
 
 class Turn:
@@ -74,45 +63,17 @@ class Turn:
         try:
             asked = text.endswith("?")
             turn = self._session.turn(text, asked, self._store.contents(self._user))
-            answer = fault = None
-            while True:
-                try:
-                    request = turn.send(answer) if fault is None else turn.throw(fault)
-                except StopIteration as ended:
-                    self._end(ended.value)
-                    return
-                answer = fault = None
-                try:
-                    answer = self._answer(request)
-                except ToolFault as error:
-                    fault = error
+            self._tell(drive(turn, self._store, self._user, self._generate))
         except QueueFull as error:
             self._tell(error)
         except Exception as error:  # whatever it is, somebody waits
             self._tell(error if isinstance(error, Failure | ValueError) else Failure(str(error)))
-
-    def _end(self, reply: Reply) -> None:
-        if any(call.effect in ("updated", "deleted") for call in reply.calls):
-            self._store.purge()  # what the user had it forget is in no file
-        self._tell(reply)
 
     def _tell(self, told: Reply | Exception) -> None:
         try:
             self._loop.call_soon_threadsafe(self._told.put_nowait, told)
         except RuntimeError:  # the loop is closed
             self._stopped = True
-
-    def _answer(self, request: Request) -> Any:
-        match request:
-            case Generate():
-                return self._generate(request)
-            case MemoryRequest(operation=operation):
-                return self._store.execute({self._user: operation}, seconds_now())[self._user]
-            case SimilarityRequest(texts=texts, criteria=criteria):
-                return self._store.similarities([(text, criteria) for text in texts])
-            case HostCall():
-                return _call(request)
-        raise TypeError(f"A conversation has no answer to {type(request).__name__}.")
 
     def _generate(self, request: Generate) -> Generated:
         if self._stopped:
@@ -193,14 +154,3 @@ class AgentService:
         """Waits for turns under way, whose generations the scheduler has ended."""
         self._threads.shutdown()
         self.store.close()
-
-
-def _call(request: HostCall) -> Any:
-    calls = HostCalls()
-    calls.start(0, request)
-    while not (finished := calls.finished(_PATIENCE)):
-        pass
-    ((_, result),) = finished
-    if isinstance(result, ToolFault):
-        raise result
-    return result
