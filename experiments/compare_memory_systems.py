@@ -21,6 +21,8 @@ import rich
 from absl import app, flags, logging
 from rich.table import Table
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.tasks.task import Task
 from experiments.memory_systems.adapters import ADAPTERS, EXPLAINED

@@ -33,6 +33,8 @@ from absl import app, flags
 from rich import box
 from rich import table as rich_table
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+
 from agemem_jax.commands import cli
 from agemem_jax.commands.config_flag import CONFIG
 from agemem_jax.planning import ahead_of_time

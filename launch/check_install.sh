@@ -51,9 +51,11 @@ run_all() {
   done
 }
 
-# Programs define flags of the same names, so each is imported by a process of its own.
-printf '%s\0' experiments/*.py launch/*.py |
-  xargs -0 -n 1 -P 2 python -c 'import runpy, sys; runpy.run_path(sys.argv[1])'
+# Programs define flags of the same names, so each is imported by a process of its own. With -P the
+# clone is not where Python looks for modules: as for a program that is started by its path.
+grep --files-with-matches --null --fixed-strings '__name__ == "__main__"' experiments/*.py \
+  launch/*.py |
+  xargs -0 -n 1 -P 2 python -P -c 'import runpy, sys; runpy.run_path(sys.argv[1])'
 python - <<'END'
 import importlib
 import pkgutil
