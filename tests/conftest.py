@@ -13,6 +13,7 @@ from agemem_jax.commands import cli
 # Files that take minutes each, which begin first: at the end one worker would wait for another.
 _LONG = ("test_documented_commands.py", "test_meshes.py", "test_random_configurations.py")
 
+# Without the extra `serve` these cannot be imported; serving/server/test_extra.py says so.
 _SERVE = ("llguidance", "mcp", "prometheus_client", "sse_starlette", "starlette", "uvicorn")
 _SERVER_TESTS = (
     "agent_service",
@@ -24,20 +25,13 @@ _SERVER_TESTS = (
     "structured",
     "tool_text",
 )
-_lacking = [name for name in _SERVE if importlib.util.find_spec(name) is None]
-collect_ignore = [f"serving/test_{name}.py" for name in _SERVER_TESTS if _lacking]
-collect_ignore += ["commands/test_serve.py"] if _lacking else []
+LACKING = [name for name in _SERVE if importlib.util.find_spec(name) is None]
+collect_ignore = [f"serving/server/test_{name}.py" for name in _SERVER_TESTS if LACKING]
+collect_ignore += ["commands/test_serve.py"] if LACKING else []
 
 cli.keep_compiled_programs()
 if "cuda" in os.environ.get("JAX_PLATFORMS", ""):
     jax.config.update("jax_default_matmul_precision", "highest")
-
-
-def pytest_report_header():
-    if _lacking:
-        missing = ", ".join(_lacking)
-        return f"tests of the server are left out: {missing} of requirements-serve.txt not there"
-    return None
 
 
 def pytest_collection_modifyitems(items):

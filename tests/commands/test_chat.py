@@ -10,7 +10,7 @@ from rich.console import Console
 from agemem_jax.commands import chat as program
 from agemem_jax.commands.chat_view import plain
 from tests.rollout.scripted import NOTED, answer, call
-from tests.serving.test_agent import chat, start  # noqa: F401  # chat is a fixture
+from tests.serving.agent.test_agent import chat, start  # noqa: F401  # chat is a fixture
 
 
 class Lines(io.StringIO):

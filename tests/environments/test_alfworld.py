@@ -34,7 +34,7 @@ def games(tmp_path_factory):
     pytest.importorskip("alfworld", reason="the package alfworld is not installed")
     archive = DATA / "valid_unseen.tar.gz"
     if not archive.is_file():
-        pytest.skip("the games of ALFWorld are not beside the project, in shared/data/alfworld")
+        pytest.skip(f"ALFWorld's {archive.name} is not in {archive.parent}; see docs/benchmarks.md")
     folder = tmp_path_factory.mktemp("alfworld")
     with tarfile.open(archive) as file:
         members = sorted((m for m in file.getmembers() if m.isfile()), key=lambda m: m.name)

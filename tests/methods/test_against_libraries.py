@@ -49,6 +49,8 @@ def test_the_installed_library_does_what_ours_does(system, tasks):
     try:
         (library,) = compare_memory_systems.run_library(adapter, told)
     except ImportError as error:
+        if (error.name or "").split(".")[0] in ("", "agemem_jax", "experiments"):
+            raise  # a fault of ours
         pytest.skip(f"The library of {system} is not installed here: {error}")
     (own,) = compare_memory_systems.of_ours(adapter, told)
     assert library == own

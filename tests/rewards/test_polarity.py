@@ -167,7 +167,7 @@ def names(sentence: str) -> str:
 def gold():
     """The supporting sentences of the HotpotQA sample, in order."""
     if not DATA.is_dir():
-        pytest.skip("the HotpotQA sample is not at ../shared/data/hotpotqa")
+        pytest.skip(f"samples of HotpotQA are not in {DATA}; the other tests need none")
     found = []
     for name in ("train", "dev"):
         for row in json.loads((DATA / f"hotpot_{name}_sample.json").read_text()):

@@ -112,7 +112,7 @@ def test_wrong_options_are_refused():
 def test_the_released_games_are_all_there_and_are_read(tmp_path):
     archive = DATA / "valid_unseen.tar.gz"
     if not archive.is_file():
-        pytest.skip("the games of ALFWorld are not beside the project, in shared/data/alfworld")
+        pytest.skip(f"ALFWorld's {archive.name} is not in {archive.parent}; see docs/benchmarks.md")
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
     tasks = ALFWorldTasks(data_dir=str(tmp_path), experiences=0, distractors=0)("valid_unseen")

@@ -18,7 +18,7 @@ BARE = {"experiences": 0, "distractors": 0}
 def data():
     path = DATA / babyai.FILE
     if not path.is_file():
-        pytest.skip("AgentBoard's babyai_test.jsonl is not at hand")
+        pytest.skip(f"AgentBoard's {path.name} is not in {path.parent}; see docs/benchmarks.md")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 
-from tests.serving.test_app import WEATHER
+from tests.serving.server.test_app import WEATHER
 
 TOOL = {"type": "function", **WEATHER["function"]}
 

@@ -12,7 +12,7 @@ from agemem_jax.serving.server.chat_request import ChatRequest
 from agemem_jax.serving.server.embeddings import EmbeddingRequest
 from agemem_jax.serving.server.responses_request import ResponsesRequest
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "serving.md"
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "serving.md"
 TABLES = {
     ChatRequest: completion_create_params.CompletionCreateParamsBase,
     ResponsesRequest: response_create_params.ResponseCreateParamsBase,
