@@ -21,13 +21,21 @@ COMMANDS = dict(
 
 @pytest.fixture(autouse=True)
 def one_program(monkeypatch):
-    """Programs have flags of the same names, of which a process elsewhere runs but one."""
+    """Programs have flags of the same names, of which a process elsewhere runs but one.
+
+    What a test imports first is forgotten with its flags, so that who imports it next has both.
+    """
+    imported = set(sys.modules)
     known = {name: flags.FLAGS[name] for name in flags.FLAGS}
     modules = {name: flags.FLAGS.find_module_defining_flag(name) for name in known}
     ids = {name: flags.FLAGS.find_module_id_defining_flag(name) for name in known}
     for flag in known.values():
         monkeypatch.setattr(flag, "allow_override", True)
     yield
+    package = importlib.import_module("agemem_jax.commands")
+    for name in set(sys.modules) - imported:
+        if name.startswith(f"{package.__name__}."):
+            delattr(package, sys.modules.pop(name).__name__.rpartition(".")[2])
     for name in set(flags.FLAGS):
         if name not in known:
             delattr(flags.FLAGS, name)
