@@ -10,7 +10,6 @@ command than a small quickstart is given as arguments of agemem-reproduce behind
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -22,11 +21,11 @@ from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
 
-import rich
 from absl import flags, logging
 
 from agemem_jax.commands import cli
 from agemem_jax.commands.workdir import WORKDIR
+from experiments.kill_report import spend_kills, write_report
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _KILLS = flags.DEFINE_integer("kills", 10, "How many.", 1)
@@ -66,6 +65,15 @@ class Kill:
     during: str
 
 
+_COLUMNS = {
+    "kill": lambda kill: kill.number,
+    "run": lambda kill: kill.run,
+    "hit": lambda kill: kill.hit,
+    "after": lambda kill: f"{kill.lived} s",
+    "last written before": lambda kill: f"`{kill.during}`",
+}
+
+
 def main(argv):
     run = argv[1:] or _RUN
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
@@ -74,17 +82,14 @@ def main(argv):
     began = time.monotonic()
     _wait(_start(workdir / "peaceful", run), workdir / "peaceful")
     longest = _LONGEST.value or (time.monotonic() - began) / 3
-    moments, kills, differences = random.Random(_SEED.value), [], {}
-    while len(kills) < _KILLS.value:  # a run may come to its end before all kills are spent
-        disturbed = workdir / f"disturbed-{len(differences) + 1}"
-        _disturb(disturbed, run, moments, kills, longest)
-        differences[disturbed.name] = _compare(workdir / "peaceful", disturbed)
-    report = {"kills": [dataclasses.asdict(kill) for kill in kills], "differences": differences}
-    (workdir / "kills.json").write_text(json.dumps(report, indent=2) + "\n")
-    (workdir / "kills.md").write_text(_table(kills, differences))
-    rich.print(_table(kills, differences))
-    if any(differences.values()):
-        raise ValueError(f"Tables differ, see above and {workdir / 'kills.json'}.")
+    moments, kills = random.Random(_SEED.value), []
+
+    def disturb(folder: pathlib.Path) -> None:
+        _disturb(folder, run, moments, kills, longest)
+
+    differences = spend_kills(workdir, _KILLS.value, kills, disturb, _compare)
+    same = "all tables and pictures are those of the run in peace"
+    write_report(workdir, kills, _COLUMNS, differences, same)
 
 
 def _start(workdir: pathlib.Path, run: Sequence[str]) -> subprocess.Popen:
@@ -153,19 +158,6 @@ def _contents(folder: pathlib.Path) -> dict[str, bytes]:
         for path in folder.iterdir()
         if path.is_file() and path.stem not in _BY_THE_CLOCK
     }
-
-
-def _table(kills: list[Kill], differences: dict[str, list[str]]) -> str:
-    lines = ["| kill | run | hit | after | last written before |", "|---|---|---|---|---|"]
-    for kill in kills:
-        lines.append(
-            f"| {kill.number} | {kill.run} | {kill.hit} | {kill.lived} s | `{kill.during}` |"
-        )
-    lines.append("")
-    for run, different in differences.items():
-        same = "all tables and pictures are those of the run in peace"
-        lines.append(f"{run}: {'differs in ' + ', '.join(different) if different else same}.")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

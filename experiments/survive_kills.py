@@ -11,7 +11,6 @@ Another run than the quickstart's is given as arguments of experiments/train.py 
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -25,7 +24,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, instal
 import jax
 import numpy as np
 import psutil
-import rich
 from absl import flags, logging
 
 from agemem_jax.commands import cli
@@ -34,6 +32,7 @@ from agemem_jax.training.checkpoints.checkpoints import Checkpoints
 from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
+from experiments.kill_report import spend_kills, write_report
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)
@@ -72,24 +71,31 @@ class Kill:
     saved: int | None
 
 
+_COLUMNS = {
+    "kill": lambda kill: kill.number,
+    "run": lambda kill: kill.run,
+    "process": lambda kill: kill.process,
+    "alive for": lambda kill: f"{kill.lived} s",
+    "phase": lambda kill: kill.phase,
+    "last step": lambda kill: kill.step,
+    "newest checkpoint": lambda kill: "none" if kill.saved is None else kill.saved,
+}
+
+
 def main(argv):
     run = argv[1:] or _RUN
     logging.set_verbosity(max(logging.get_verbosity(), logging.INFO))
     workdir = pathlib.Path(WORKDIR.value)
     logging.info("A run in peace")
     _wait(_start(workdir / "peaceful", run))
-    moments, kills, differences = random.Random(_SEED.value), [], {}
-    while len(kills) < _KILLS.value:  # a run may come to its end before all kills are spent
-        disturbed = workdir / f"disturbed-{len(differences) + 1}"
-        logging.info("A run with %d kills: %s", _KILLS.value - len(kills), disturbed)
-        _disturb(_start(disturbed, run), disturbed, moments, kills)
-        differences[disturbed.name] = _compare(workdir / "peaceful", disturbed)
-    report = {"kills": [dataclasses.asdict(kill) for kill in kills], "differences": differences}
-    (workdir / "kills.json").write_text(json.dumps(report, indent=2) + "\n")
-    (workdir / "kills.md").write_text(_table(kills, differences))
-    rich.print(_table(kills, differences))
-    if any(differences.values()):
-        raise ValueError(f"Runs differ, see above and {workdir / 'kills.json'}.")
+    moments, kills = random.Random(_SEED.value), []
+
+    def disturb(folder: pathlib.Path) -> None:
+        _disturb(_start(folder, run), folder, moments, kills)
+
+    differences = spend_kills(workdir, _KILLS.value, kills, disturb, _compare)
+    same = "parameters, optimiser state, keys and metrics are those of the run in peace"
+    write_report(workdir, kills, _COLUMNS, differences, same)
 
 
 def _start(workdir: pathlib.Path, run: Sequence[str]) -> subprocess.Popen:
@@ -182,22 +188,6 @@ def _end(workdir: pathlib.Path):
 def _metrics(workdir: pathlib.Path) -> list[dict]:
     lines = read_metrics(workdir / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k != "timing"} for line in lines]
-
-
-def _table(kills: list[Kill], differences: dict[str, list[str]]) -> str:
-    lines = ["| kill | run | process | alive for | phase | last step | newest checkpoint |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for kill in kills:
-        saved = "none" if kill.saved is None else kill.saved
-        lines.append(
-            f"| {kill.number} | {kill.run} | {kill.process} | {kill.lived} s | {kill.phase} | "
-            f"{kill.step} | {saved} |"
-        )
-    lines.append("")
-    for run, different in differences.items():
-        same = "parameters, optimiser state, keys and metrics are those of the run in peace"
-        lines.append(f"{run}: {'differs in ' + ', '.join(different) if different else same}.")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
