@@ -12,8 +12,9 @@ from agemem_jax.serving.server.chat_request import (
     Content,
     Count,
     Function,
-    FunctionName,
     Message,
+    NamedFunction,
+    PlainFormat,
     Probability,
     SystemMessage,
     Temperature,
@@ -79,19 +80,14 @@ Item = Annotated[
 ]
 
 
-class FlatTool(Table):
+class FlatTool(Function):
     """A function; its parts stand beside its type here."""
 
     type: Literal["function"]
-    name: FunctionName
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
-class FlatNamedTool(Table):
+class FlatNamedTool(NamedFunction):
     type: Literal["function"]
-    name: str
 
 
 class FlatSchemaFormat(Table):
@@ -102,12 +98,8 @@ class FlatSchemaFormat(Table):
     strict: bool | None = None
 
 
-class FlatPlainFormat(Table):
-    type: Literal["text", "json_object"]
-
-
 class Text(Table):
-    format: Annotated[FlatPlainFormat | FlatSchemaFormat, Discriminator("type")] | None = None
+    format: Annotated[PlainFormat | FlatSchemaFormat, Discriminator("type")] | None = None
     verbosity: Any = None
 
 
