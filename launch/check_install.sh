@@ -54,7 +54,7 @@ run_all() {
 # Programs define flags of the same names, so each is imported by a process of its own. With -P the
 # clone is not where Python looks for modules: as for a program that is started by its path.
 grep --files-with-matches --null --fixed-strings '__name__ == "__main__"' experiments/*.py \
-  launch/*.py |
+  experiments/checks/*.py launch/*.py |
   xargs -0 -n 1 -P 2 python -P -c 'import runpy, sys; runpy.run_path(sys.argv[1])'
 python - <<'END'
 import importlib

@@ -53,7 +53,7 @@ class Rule:
 
 RULES = (
     Rule(
-        r"agemem-reproduce|experiments/reproduce(_kills)?\.py",
+        r"agemem-reproduce|reproduce(_kills)?\.py",
         left_out="tests/commands/test_reproduce.py; it trains several runs",
     ),
     Rule(
@@ -103,7 +103,7 @@ RULES = (
     Rule(r"(fetch_weights\.py|agemem-fetch)"),
     Rule(r"agemem-serve", left_out="it ends only when it is stopped; tests/serving ask it"),
     Rule(
-        r"server_checks", left_out="they need a server, or minutes; tests/serving has short forms"
+        r"checks/server", left_out="they need a server, or minutes; tests/serving has short forms"
     ),
     Rule(r"(backbones\.py|agemem-backbones)"),
     Rule(r"aot_check\.py|aot_table\.py", left_out="tests/planning compile a small job"),

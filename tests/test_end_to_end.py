@@ -232,7 +232,7 @@ def test_a_job_of_two_processes_survives_the_death_of_one(config_file, tmp_path)
     arguments = ("--kills=1", "--longest=30", f"--workdir={tmp_path}", "--heartbeat_timeout=10")
     run = (f"--config={config_file}", "--config.packing.rows=2")
     done = subprocess.run(
-        command("survive_kills.py", *arguments, "--", *run),
+        command("checks/survive_kills.py", *arguments, "--", *run),
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},

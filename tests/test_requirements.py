@@ -105,7 +105,7 @@ def test_an_extra_is_imported_by_nothing_but_the_part_that_it_is_for(extra):
     if extra == "serve":
         allowed = (
             "agemem_jax/serving/server/", "agemem_jax/commands/serve_setup.py",
-            "experiments/server_checks/",
+            "experiments/checks/server/",
         )  # fmt: skip
     for name, path in distributions().items():
         assert name not in packages or path.startswith(allowed), (name, path)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from experiments import reproduce_kills
+from experiments.checks import reproduce_kills
 from tests.evaluation.paper.builders import METHODS, stored
 from tests.test_end_to_end import CONFIG
 

@@ -1,16 +1,16 @@
 """Memory systems do to their store what the real libraries do, given the same model replies.
 
-The libraries' part is recorded (`experiments/compare_memory_systems.py --write`); where one is
-installed, a short conversation is played with it anew.
+The libraries' part is recorded (`compare_memory_systems.py --write` of `experiments/checks`); where
+one is installed, a short conversation is played with it anew.
 """
 
 import collections
 
 import pytest
 
-from experiments import compare_memory_systems
-from experiments.memory_systems.adapters import ADAPTERS, EXPLAINED
-from experiments.memory_systems.conversations import conversations
+from experiments.checks import compare_memory_systems
+from experiments.checks.memory_systems.adapters import ADAPTERS, EXPLAINED
+from experiments.checks.memory_systems.conversations import conversations
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Scripted policies that do not do the task earn nothing for it under the guarded rewards.
 
-`experiments/reward_hacks.py` prints the same on as many tasks as wanted.
+`experiments/checks/reward_hacks.py` prints the same on as many tasks as wanted.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from agemem_jax.rewards.guarded_context import GuardedContext
 from agemem_jax.rewards.judges import OfflineJudge
 from agemem_jax.tasks.multihop import MultihopConfig, MultihopSource
 from agemem_jax.training.warmup.demonstrations import names_in
-from experiments import reward_hacks, scripted_policies
-from experiments.scripted_policies import Hoarder, Honest, HonestWithDummies, Mute, call
+from experiments.checks import reward_hacks, scripted_policies
+from experiments.checks.scripted_policies import Hoarder, Honest, HonestWithDummies, Mute, call
 
 _MUCH = 0.05  # what nobody may earn for nothing
 

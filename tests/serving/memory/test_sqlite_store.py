@@ -20,7 +20,7 @@ from agemem_jax.memory.store import MemoryStore
 from agemem_jax.serving.memory import memory_file
 from agemem_jax.serving.memory.sqlite_store import SQLiteStore
 from agemem_jax.serving.memory.user_memory import UserMemory
-from experiments import cross_user_reads
+from experiments.checks import cross_user_reads
 
 USERS = ("ana", "bo", "cy")
 ENTRIES = 4
@@ -295,7 +295,7 @@ def test_an_export_is_json_that_another_file_takes_back_with_ids_and_times(path,
 
 
 def test_no_user_is_ever_shown_what_is_another_s(tmp_path):
-    """experiments/cross_user_reads.py asks a million times."""
+    """experiments/checks/cross_user_reads.py asks a million times."""
     folder = "/dev/shm" if os.path.isdir("/dev/shm") else str(tmp_path)
     done = cross_user_reads.run(2000, 40, folder, seed=1)
     assert done.total() >= 2000 and len(done) == 5

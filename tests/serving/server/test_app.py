@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from agemem_jax.serving.server.service import Limits
-from experiments.server_checks import fuzz
+from experiments.checks.server import fuzz
 
 HELLO = [{"role": "user", "content": "Hello there"}]
 WEATHER = {

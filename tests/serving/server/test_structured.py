@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from agemem_jax.rollout.generation import GenerationRequest
-from experiments.server_checks.schemas import random_root
+from experiments.checks.server.schemas import random_root
 
 TOKENS = 300
 

@@ -1,6 +1,6 @@
 """Random JSON schemas and a model that writes at random: does every answer keep to its schema?
 
-    python experiments/server_checks/schemas.py --schemas=500
+    python experiments/checks/server/schemas.py --schemas=500
 
 The schemas have objects with required and optional keys, lists, strings with lengths, patterns
 and formats, bounded numbers, enumerations, constants, alternatives and references. The model has
@@ -18,7 +18,7 @@ import jax
 import jsonschema
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))  # this clone, installed or not
 
 from agemem_jax.models import decoder, loading
 from agemem_jax.models.config import DecoderConfig

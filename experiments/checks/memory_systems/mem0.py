@@ -11,8 +11,8 @@ from agemem_jax.protocol.events import RetrievalEvent, ToolEvent
 from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems import mem0_model
-from experiments.memory_systems.exchange import ModelRequest, Operation, Reply, Run
+from experiments.checks.memory_systems import mem0_model
+from experiments.checks.memory_systems.exchange import ModelRequest, Operation, Reply, Run
 
 _KINDS = {"Add_memory": "ADD", "Update_memory": "UPDATE", "Delete_memory": "DELETE"}
 _IN_GRAPH = {"ADD": "LINK", "DELETE": "UNLINK"}
@@ -113,7 +113,7 @@ class Mem0Adapter:
         return Run(tuple(operations), lines_of(requests), (*facts, *sorted(relations)))
 
     def run_library(self, task: Task, url: str, requests: Sequence[ModelRequest]) -> Run:
-        from experiments.memory_systems.peers import mem0_library
+        from experiments.checks.memory_systems.peers import mem0_library
 
         return mem0_library.run(task, url, requests, graph=self.graph)
 

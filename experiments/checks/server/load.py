@@ -1,7 +1,7 @@
 """Many streaming clients at once: errors, throughput, and whether each gets what it would alone.
 
     agemem-serve --backbone=smollm2-135m &
-    python experiments/server_checks/load.py --seconds=180
+    python experiments/checks/server/load.py --seconds=180
 
 First asks one question after another, then keeps all clients busy with the same questions, all
 greedy, and compares every answer with the one that was given alone. Prints one line of JSON.

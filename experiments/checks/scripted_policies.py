@@ -1,7 +1,7 @@
 """Policies that play by script: some do the task, others only what a reward could pay for.
 
-`experiments/reward_hacks.py` and tests score them with the library's own rewards. None but the
-honest ones knows the task's answer or facts; each is one idea of how to be paid for nothing.
+`reward_hacks.py` and tests score them with the library's own rewards. None but the honest ones
+knows the task's answer or facts; each is one idea of how to be paid for nothing.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from experiments.memory_systems.exchange import ModelRequest, Reply
+from experiments.checks.memory_systems.exchange import ModelRequest, Reply
 
 _WORD = re.compile(r"\b(?:[A-Z][a-z]{3,}|\d{4}|[a-z]{5,})\b")
 _THEMES = ("people", "places", "dates", "work", "report", "question", "small talk")

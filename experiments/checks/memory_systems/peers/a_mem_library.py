@@ -56,8 +56,8 @@ from chromadb.api.types import EmbeddingFunction  # noqa: E402
 from agemem_jax.memory.embedders import make_embedder  # noqa: E402
 from agemem_jax.protocol.prompts import query_text  # noqa: E402
 from agemem_jax.tasks.task import Task  # noqa: E402
-from experiments.memory_systems.a_mem import lines_of  # noqa: E402
-from experiments.memory_systems.exchange import ModelRequest, Operation, Run  # noqa: E402
+from experiments.checks.memory_systems.a_mem import lines_of  # noqa: E402
+from experiments.checks.memory_systems.exchange import ModelRequest, Operation, Run  # noqa: E402
 
 TOP_K = 10
 

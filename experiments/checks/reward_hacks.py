@@ -1,17 +1,17 @@
 """What policies earn that do not do the task, under the literal and the guarded rewards.
 
-    python experiments/reward_hacks.py --tasks=200
+    python experiments/checks/reward_hacks.py --tasks=200
 
-Plays the scripted policies of `experiments/scripted_policies.py` on held-out embedded tasks with
-the quickstart's budgets, and prints a table for each variant of the rewards. A part that was at
-stake in some episodes only is the mean over these, with their share in brackets.
+Plays the policies of `scripted_policies.py` on held-out embedded tasks with the quickstart's
+budgets, and prints a table for each variant of the rewards. A part that was at stake in some
+episodes only is the mean over these, with their share in brackets.
 """
 
 import pathlib
 import sys
 from collections.abc import Sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 import numpy as np
 from absl import app, flags
@@ -20,7 +20,7 @@ from agemem_jax.rewards.judges import OfflineJudge, memory_quality
 from agemem_jax.rewards.total import RewardConfig, compute_rewards
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.multihop import MultihopSource
-from experiments import scripted_policies
+from experiments.checks import scripted_policies
 
 _PARTS = (
     "compression", "preventive", "preservation", "storage", "maintenance", "relevance",

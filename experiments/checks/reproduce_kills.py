@@ -1,6 +1,6 @@
 """Kills agemem-reproduce at random moments, and compares its tables with an undisturbed run's.
 
-    python experiments/reproduce_kills.py --workdir=runs/reproduce_kills --kills=10
+    python experiments/checks/reproduce_kills.py --workdir=runs/reproduce_kills --kills=10
 
 Half of the kills hit the command alone, which leaves the program that it has started behind; the
 others hit that, too. The same command is given again until it comes to its end. Everything in
@@ -19,15 +19,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 from absl import flags, logging
 
 from agemem_jax.commands import cli
 from agemem_jax.commands.workdir import WORKDIR
-from experiments.kill_report import spend_kills, write_report
+from experiments.checks.kill_report import spend_kills, write_report
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _KILLS = flags.DEFINE_integer("kills", 10, "How many.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _LONGEST = flags.DEFINE_float(

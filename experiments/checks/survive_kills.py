@@ -1,6 +1,6 @@
 """Kills a training job at random moments, and compares its end with an undisturbed one's.
 
-    python experiments/survive_kills.py --workdir=runs/kills
+    python experiments/checks/survive_kills.py --workdir=runs/kills
 
 Trains the quickstart's policy through a short curriculum, in two processes that
 launch/local.sh starts again, once in peace and once with a SIGKILL to one of them every now
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 import jax
 import numpy as np
@@ -32,9 +32,9 @@ from agemem_jax.training.checkpoints.checkpoints import Checkpoints
 from agemem_jax.training.configuration.run_record import read_config
 from agemem_jax.training.monitoring.metrics import read_metrics
 from agemem_jax.training.trainer import Trainer
-from experiments.kill_report import spend_kills, write_report
+from experiments.checks.kill_report import spend_kills, write_report
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _KILLS = flags.DEFINE_integer("kills", 20, "How many.", 1)
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Of the job.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")

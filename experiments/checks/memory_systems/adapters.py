@@ -1,9 +1,9 @@
 """The table of memory systems that are compared with their libraries."""
 
-from experiments.memory_systems.a_mem import AMemAdapter
-from experiments.memory_systems.exchange import Adapter
-from experiments.memory_systems.langmem import LangMemAdapter
-from experiments.memory_systems.mem0 import Mem0Adapter
+from experiments.checks.memory_systems.a_mem import AMemAdapter
+from experiments.checks.memory_systems.exchange import Adapter
+from experiments.checks.memory_systems.langmem import LangMemAdapter
+from experiments.checks.memory_systems.mem0 import Mem0Adapter
 
 _TIES = (
     "Facts of one letter have a similarity of exactly 0 to several entries; of equals, the "

@@ -1,6 +1,6 @@
 """Compares our memory systems with the libraries that they follow, on the same model replies.
 
-    python experiments/compare_memory_systems.py --system=mem0,mem0_graph
+    python experiments/checks/compare_memory_systems.py --system=mem0,mem0_graph
 
 Twenty conversations are told to the real library, on a small OpenAI-compatible endpoint, and to our
 method. Behind both is one scripted model, which replies the same to the same request, wrong replies
@@ -21,15 +21,15 @@ import rich
 from absl import app, flags, logging
 from rich.table import Table
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems.adapters import ADAPTERS, EXPLAINED
-from experiments.memory_systems.conversations import conversations
-from experiments.memory_systems.endpoint import Endpoint
-from experiments.memory_systems.exchange import Adapter, ModelRequest, Operation, Run
-from experiments.memory_systems.ours import run_ours
+from experiments.checks.memory_systems.adapters import ADAPTERS, EXPLAINED
+from experiments.checks.memory_systems.conversations import conversations
+from experiments.checks.memory_systems.endpoint import Endpoint
+from experiments.checks.memory_systems.exchange import Adapter, ModelRequest, Operation, Run
+from experiments.checks.memory_systems.ours import run_ours
 
 RECORDED = pathlib.Path(__file__).parent / "memory_systems" / "recorded"
 TOP_K = 10

@@ -12,8 +12,14 @@ from agemem_jax.protocol.events import RetrievalEvent, ToolEvent
 from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems import langmem_model
-from experiments.memory_systems.exchange import ModelRequest, NamedRequest, Operation, Reply, Run
+from experiments.checks.memory_systems import langmem_model
+from experiments.checks.memory_systems.exchange import (
+    ModelRequest,
+    NamedRequest,
+    Operation,
+    Reply,
+    Run,
+)
 
 _KINDS = {"Add_memory": "ADD", "Update_memory": "UPDATE", "Delete_memory": "DELETE"}
 _SESSION = re.compile(r"<session_\S+>\n=+ Human Message =+\n\n(.*)\n</session_\S+>", re.DOTALL)
@@ -80,7 +86,7 @@ class LangMemAdapter:
         return Run(in_order(operations), tuple(r.text for r in requests), tuple(found))
 
     def run_library(self, task: Task, url: str, requests: Sequence[ModelRequest]) -> Run:
-        from experiments.memory_systems.peers import langmem_library
+        from experiments.checks.memory_systems.peers import langmem_library
 
         return langmem_library.run(task, url, requests)
 

@@ -1,7 +1,7 @@
 """mem0ai against the server, unchanged but for its address: add, search, update, history, delete.
 
     pip install mem0ai==1.0.11 qdrant-client==1.20.0      # in an environment of its own
-    python experiments/server_checks/peers/mem0_memory.py http://127.0.0.1:8000/v1
+    python experiments/checks/server/peers/mem0_memory.py http://127.0.0.1:8000/v1
 
 A small model extracts nonsense, or nothing; what is shown is that each call is answered in the
 form that the library reads. `infer=False` stores a text as it is, which search must find.

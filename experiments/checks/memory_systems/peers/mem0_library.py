@@ -15,8 +15,8 @@ from qdrant_client import QdrantClient  # noqa: E402
 
 from agemem_jax.protocol.prompts import query_text  # noqa: E402
 from agemem_jax.tasks.task import Task  # noqa: E402
-from experiments.memory_systems.exchange import ModelRequest, Operation, Run  # noqa: E402
-from experiments.memory_systems.mem0 import lines_of  # noqa: E402
+from experiments.checks.memory_systems.exchange import ModelRequest, Operation, Run  # noqa: E402
+from experiments.checks.memory_systems.mem0 import lines_of  # noqa: E402
 
 WIDTH = 256  # of the encoder behind the endpoint
 TOP_K = 10

@@ -1,7 +1,7 @@
 """Thousands of wrong requests: does the server live, say 4xx, and keep all its slots?
 
     agemem-serve --backbone=tiny &
-    python experiments/server_checks/fuzz.py --requests=10000
+    python experiments/checks/server/fuzz.py --requests=10000
 
 Bodies are random bytes, JSON with parts exchanged for what does not belong there, and good ones
 whose client hangs up. Prints one line of JSON: answers by status, and what is busy afterwards.

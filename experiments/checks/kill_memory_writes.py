@@ -1,6 +1,6 @@
 """Kills a process with SIGKILL while it writes memories, and looks at what is left.
 
-    python experiments/kill_memory_writes.py --kills=200
+    python experiments/checks/kill_memory_writes.py --kills=200
 
 A process adds, updates and deletes memories of several users in one file, writes its log into the
 database and purges it now and then, and tells of each operation before it and after it was
@@ -19,7 +19,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 from absl import app, flags
 

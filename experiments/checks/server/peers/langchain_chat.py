@@ -1,7 +1,7 @@
 """LangChain's ChatOpenAI against the server: messages, streams, tools, structured output.
 
     pip install langchain-openai==1.7.3      # in an environment of its own
-    python experiments/server_checks/peers/langchain_chat.py http://127.0.0.1:8000/v1
+    python experiments/checks/server/peers/langchain_chat.py http://127.0.0.1:8000/v1
 
 Whatever the model writes, the forms must hold. Prints what came; an exception is a failure.
 """

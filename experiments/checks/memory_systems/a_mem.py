@@ -10,8 +10,14 @@ from agemem_jax.protocol.events import ToolEvent
 from agemem_jax.rollout.requests import Generate
 from agemem_jax.rollout.trajectory import Trajectory
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems import a_mem_model
-from experiments.memory_systems.exchange import ModelRequest, NamedRequest, Operation, Reply, Run
+from experiments.checks.memory_systems import a_mem_model
+from experiments.checks.memory_systems.exchange import (
+    ModelRequest,
+    NamedRequest,
+    Operation,
+    Reply,
+    Run,
+)
 
 _KINDS = {"Add_memory": "ADD", "Update_memory": "UPDATE"}
 _NEW = re.compile(
@@ -65,7 +71,7 @@ class AMemAdapter:
         return Run(tuple(operations), lines_of(requests), tuple(dict.fromkeys(contents)))
 
     def run_library(self, task: Task, url: str, requests: Sequence[ModelRequest]) -> Run:
-        from experiments.memory_systems.peers import a_mem_library
+        from experiments.checks.memory_systems.peers import a_mem_library
 
         return a_mem_library.run(task, url, requests)
 

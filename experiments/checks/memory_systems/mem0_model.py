@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.memory_systems.exchange import ModelRequest, Reply
+from experiments.checks.memory_systems.exchange import ModelRequest, Reply
 
 _NAME = re.compile(r"\b(?:[A-Z][a-z]+|\d{4})\b")
 _OPENERS = {"The", "By", "Did", "Actually", "I", "It", "My", "You", "We", "Oh", "So", "Now", "As"}

@@ -15,8 +15,8 @@ from langmem import create_memory_store_manager
 from agemem_jax.memory.embedders import make_embedder
 from agemem_jax.protocol.prompts import query_text
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems.exchange import ModelRequest, Operation, Run
-from experiments.memory_systems.langmem import in_order
+from experiments.checks.memory_systems.exchange import ModelRequest, Operation, Run
+from experiments.checks.memory_systems.langmem import in_order
 
 TOP_K = 10
 _NAMESPACE = ("memories",)

@@ -16,7 +16,7 @@ from agemem_jax.rollout.episode import EpisodeRules
 from agemem_jax.rollout.episode_config import EpisodeConfig
 from agemem_jax.rollout.requests import Generate, Generated
 from agemem_jax.tasks.task import Task
-from experiments.memory_systems.exchange import Adapter, ModelRequest, Run
+from experiments.checks.memory_systems.exchange import Adapter, ModelRequest, Run
 
 _NOTED = "<think>So.</think><answer>Noted.</answer>"
 

@@ -1,6 +1,6 @@
 """Asks one store for the memories of many users at once, and looks for what is another's.
 
-    python experiments/cross_user_reads.py --calls=1000000
+    python experiments/checks/cross_user_reads.py --calls=1000000
 
 Threads add, update, delete, search and list memories of random users in one file. Each text names
 its user, and whatever comes back must name the one who asked; at the end every user has exactly
@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # this clone, installed or not
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))  # this clone, installed or not
 
 from absl import app, flags
 
