@@ -170,6 +170,8 @@ class OutcomeEvent:
       given_tokens: what the last prompt would have been if nothing had been removed and the
         policy had said and looked up nothing: the system message, and what Stages 2 and 3 showed
         of themselves, observations of an environment included. None in earlier records.
+      kept_tokens: what the last prompt would have been if the policy had removed and summarised
+        what it did, and had otherwise said and looked up nothing. None in earlier records.
     """
 
     stage: int
@@ -184,6 +186,7 @@ class OutcomeEvent:
     valid_actions: int = 0
     shown_text: str | None = None
     given_tokens: int | None = None
+    kept_tokens: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ query another one. Here
 
 - compression is the paper's;
 - preventive is at stake only where what the policy was *given* would have passed a share of the
-  budget, so that nobody is paid for filling a context in order to empty it;
+  budget, and pays for what of that was removed, so that nobody is paid for filling a context in
+  order to empty it;
 - preservation is full unless an edit removed a key token of the query that is missing later; the
   policy's own responses do not bring it back.
 """
@@ -52,21 +53,21 @@ def preventive(
 ) -> float | None:
     """How much of what would have passed the share of the budget was out of the last prompt.
 
-        (given - used) / (given - pressure T_max), held to [0, 1]
+        (given - kept) / (given - pressure T_max), held to [0, 1]
 
-    with `given` and `used` the tokens of `OutcomeEvent.given_tokens` and `context_tokens`. Only
-    edits of Stages 2 and 3 can make `used` smaller than `given`. 0 where the context overflowed
-    in one of these stages; else None, which is no part of the mean, where `given` is within the
-    share, or not known.
+    with `given` and `kept` the tokens of `OutcomeEvent.given_tokens` and `kept_tokens`. Only
+    edits of Stages 2 and 3 make `kept` smaller than `given`; a summary counts with its own
+    length. 0 where the context overflowed in one of these stages; else None, which is no part of
+    the mean, where `given` is within the share, or one of both is not known.
     """
     if any(isinstance(event, OverflowEvent) and event.stage > 1 for event in events):
         return 0.0
-    if outcome is None or outcome.given_tokens is None:
+    if outcome is None or outcome.given_tokens is None or outcome.kept_tokens is None:
         return None
     excess = outcome.given_tokens - pressure * outcome.max_context_tokens
     if excess <= 0:
         return None
-    return min(1.0, max(0.0, (outcome.given_tokens - outcome.context_tokens) / excess))
+    return min(1.0, max(0.0, (outcome.given_tokens - outcome.kept_tokens) / excess))
 
 
 def preservation(outcome: OutcomeEvent | None, events: Sequence[Event], query: str) -> float:

@@ -150,8 +150,8 @@ class Episode(ToolUse):
         self.prompt_tokens: list[int] = []
         self.memory: dict[str, str] = {}
         self.interaction: Interaction | None = None
-        self.acted_on, self.given_tokens = self.context, 0
-        self.given_when_acted_on = 0
+        self.given: tuple[Message, ...] = (self.system,)
+        self.acted_on, self.given_when_acted_on = self.context, self.given
         self.recorder = SegmentRecorder()
 
     def play(self) -> Generator[Request, Any, Trajectory]:
@@ -187,7 +187,7 @@ class Episode(ToolUse):
         self.context_log.look(self.context, self.step)
         self.context_log.reset()
         self.context = Context((self.system,))
-        self.given_tokens = self.prompt_length(self.context)
+        self.given = (self.system,)
         yield from ()
 
     def make_room(self) -> Play:
@@ -258,7 +258,7 @@ class Episode(ToolUse):
         """
         yield from self.make_room()
         self.acted_on, step = self.context, self.step
-        self.given_when_acted_on = self.given_tokens
+        self.given_when_acted_on = self.given
         actions = self.actions
         response = yield from self.generate(self.context, self.config.max_response_tokens)
         parsed = parse(response.text, self.tools)
@@ -287,6 +287,9 @@ class Episode(ToolUse):
         """What an `OutcomeEvent` says of the context in which the last action was sampled."""
         said = [m for m in self.acted_on.messages if m.kind not in (Kind.SYSTEM, Kind.QUERY)]
         shown = [m for m in said if m.kind is not Kind.RESPONSE]
+        given = self.given_when_acted_on
+        known = {id(m) for m in given}
+        kept = [m for m in self.acted_on.messages if id(m) in known or m.kind is Kind.SUMMARY]
         return {
             "stage": self.stage,
             "step": self.step - 1,
@@ -294,7 +297,8 @@ class Episode(ToolUse):
             "context_text": Context(tuple(said)).text,
             "max_context_tokens": self.config.max_context_tokens,
             "shown_text": Context(tuple(shown)).text,
-            "given_tokens": self.given_when_acted_on,
+            "given_tokens": self.prompt_length(Context(given)),
+            "kept_tokens": self.prompt_length(Context(tuple(kept))),
         }
 
     def prompt_length(self, context: Context) -> int:
@@ -340,7 +344,7 @@ class Episode(ToolUse):
         if self.config.show_context_use:
             message, told = self._with_context_use(message)
         if given or (given is None and kind is not Kind.TOOL_RESULT):
-            self.given_tokens += len(message.token_ids)
+            self.given += (message,)
         self.context = self.context.append(message)
         self.context_log.add(len(self.transcript), message)
         self.transcript.append(TranscriptEntry(self.stage, self.step, kind.value, told))

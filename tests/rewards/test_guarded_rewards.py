@@ -40,9 +40,9 @@ def parts(*events, **options):
     return score(*events, **options).parts
 
 
-def ended(given=100, used=100, shown="", text="Velton", budget=1000):
+def ended(given=100, kept=100, shown="", text="Velton", budget=1000, used=100):
     end = answer(text, tokens=used, context=shown, budget=budget)
-    return dataclasses.replace(end, given_tokens=given, shown_text=shown)
+    return dataclasses.replace(end, given_tokens=given, kept_tokens=kept, shown_text=shown)
 
 
 def update(memory_id, content, **fields):
@@ -57,13 +57,15 @@ def delete(memory_id, **fields):
 
 
 @pytest.mark.parametrize(
-    ("given", "used", "value"),
-    [(500, 900, None), (600, 600, 0.0), (600, 575, 0.25), (600, 500, 1.0), (600, 200, 1.0),
-     (600, 700, 0.0), (None, 900, None)],
+    ("given", "kept", "value"),
+    [(500, 100, None), (600, 600, 0.0), (600, 575, 0.25), (600, 500, 1.0), (600, 200, 1.0),
+     (600, 700, 0.0), (None, 900, None), (600, None, None)],
 )  # fmt: skip
-def test_preventive_is_the_part_of_the_excess_that_is_gone_at_the_end(given, used, value):
-    found = parts(tool("Summary_context", stage=2), ended(given, used))["preventive"]
-    assert found == (None if value is None else pytest.approx(value))
+def test_preventive_is_the_part_of_the_excess_that_is_gone_at_the_end(given, kept, value):
+    for used in (200, 900):  # with whatever the policy said and looked up
+        end = ended(given, kept, used=used)
+        found = parts(tool("Summary_context", stage=2), end)["preventive"]
+        assert found == (None if value is None else pytest.approx(value))
 
 
 def test_an_overflow_of_a_later_stage_prevented_nothing_and_one_of_stage_1_says_nothing():
@@ -78,7 +80,8 @@ def test_a_part_that_was_not_at_stake_is_no_part_of_the_mean():
         "maintenance": None, "relevance": 0.0,
     }  # fmt: skip
     assert reward.components["context"] == pytest.approx(0.8)
-    assert score(ended(600, 500)).components["context"] == pytest.approx((0.5 + 1 + 1) / 3)
+    edited = score(ended(600, 500, used=500)).components["context"]
+    assert edited == pytest.approx((0.5 + 1 + 1) / 3)
     assert mean_of(a=1.0, b=None, c=0.5).value == 0.75
 
 

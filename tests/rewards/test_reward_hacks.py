@@ -97,7 +97,7 @@ class Emptier(Mute):
 
 
 class Tidy(Honest):
-    """Honest, and summarises every fifth distractor with those before it."""
+    """Honest, and summarises the third distractor with those before it."""
 
     heard = 0
 
@@ -106,7 +106,7 @@ class Tidy(Honest):
             return "Talk about other people."
         if request.stage == 2:
             self.heard += 1
-            if self.heard % 5 == 0:
+            if self.heard == 3:
                 return call(("Summary_context", {"span": "all"}))
         return super().respond(request)
 

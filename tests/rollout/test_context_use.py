@@ -116,10 +116,24 @@ def test_the_outcome_tells_what_was_given_apart_from_what_the_policy_added(chat,
     given = (Kind.SYSTEM, Kind.DISTRACTOR, Kind.QUERY)
     shown = [m for m in request.context.messages if m.kind in given]
     length = sum(len(m.token_ids) for m in shown) + len(chat.generation_prompt)
-    assert busy.outcome.given_tokens == length
+    assert busy.outcome.given_tokens == length == busy.outcome.kept_tokens
     assert "well well" in busy.outcome.context_text
     assert "well well" not in busy.outcome.shown_text
     assert "Ana lives in Oslo." in busy.outcome.shown_text, "what was retrieved is shown"
+
+
+def test_the_outcome_tells_what_edits_left_of_what_was_given(chat, store):
+    summarised = (call("Summary_context", span="all"), "It is about " + "many " * 9 + "things.")
+    filtered = (call("Filter_context", criteria="Bo lives in Bergen."),)
+    for edit, longer in ((summarised, True), (filtered, False)):
+        played, requests = play(chat, store, CONFIG, NOTED, NOTED, NOTED, *edit, answer("x"))
+        (request,) = [r for r in requests if r.step == played.outcome.step]
+        left = (Kind.SYSTEM, Kind.SUMMARY, Kind.QUERY)
+        kept = [m for m in request.context.messages if m.kind in left]
+        assert Kind.DISTRACTOR not in [m.kind for m in request.context.messages]
+        outcome, length = played.outcome, sum(len(m.token_ids) for m in kept)
+        assert outcome.kept_tokens == length + len(chat.generation_prompt)
+        assert (outcome.kept_tokens > outcome.given_tokens) == longer
 
 
 def test_a_trajectory_knows_how_full_its_contexts_were(chat, store):
@@ -139,10 +153,11 @@ def test_lines_keep_all_of_it_and_those_of_earlier_versions_are_read(chat, store
     values = json.loads(line)
     del values["max_context_tokens"]
     for event in values["events"]:
-        for name in ("previous", "removed", "shown_text", "given_tokens"):
+        for name in ("previous", "removed", "shown_text", "given_tokens", "kept_tokens"):
             event.pop(name, None)
     _, old = trajectory_json.from_line(json.dumps(values), {0: TASK})
     assert old.context_shares == [] and old.prompt_tokens == played.prompt_tokens
     outcome = old.outcome
     assert isinstance(outcome, OutcomeEvent) and outcome.given_tokens is None
+    assert outcome.kept_tokens is None
     assert all(event.removed == () and event.previous is None for event in tools(old))
