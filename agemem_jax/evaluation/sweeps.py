@@ -7,6 +7,7 @@ compared seed by seed, since runs of one seed begin alike and are measured on th
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -26,6 +27,8 @@ from agemem_jax.training.monitoring.metrics import read_metrics
 
 # Of these means the table has percentages; all others are numbers.
 _PERCENT = {"j": "J", "f1": "F1", "success": "success", "progress": "progress", "mq": "MQ"}
+
+_COLUMNS = 3  # of calls that a terminal has room for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,7 @@ def render(summary: Summary, metrics: Sequence[str] = ()) -> list[rich_table.Tab
     groups = [list(metrics)] if metrics else [
         [name for name in known if name in ("j", "success", "mq", "reward")],
         [name for name in known if name.startswith("r_")],
-        [name for name in known if name.startswith("tc/")],
+        *itertools.batched((name for name in known if name.startswith("tc/")), _COLUMNS),
     ]  # fmt: skip
     seeds = ", ".join(map(str, sorted({run.seed for run in summary.runs})))
     tables = [_table(f"means over seeds {seeds}", estimates, names) for names in groups if names]
@@ -158,12 +161,10 @@ def _title(name: str) -> str:
 
 
 def _cell(name: str, estimate: Estimate | None) -> str:
-    """The mean and, but for calls, half of the width of its interval, which is symmetric."""
+    """The mean, and half of the width of its interval, which is symmetric."""
     if estimate is None:
         return ""
-    if name.startswith("tc/"):  # so many that a terminal has no room for more
-        return f"{estimate.mean:.2f}"
-    scale, digits = (100, 1) if name in _PERCENT else (1, 3)
+    scale, digits = (100, 1) if name in _PERCENT else (1, 2 if name.startswith("tc/") else 3)
     mean = f"{scale * estimate.mean:.{digits}f}"
     half = scale * (estimate.high - estimate.mean)
     return mean if math.isinf(half) else f"{mean} ± {half:.{digits}f}"
