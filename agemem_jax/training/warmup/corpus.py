@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,11 +10,13 @@ from absl import logging
 
 from agemem_jax.methods.memory_system import SystemRules
 from agemem_jax.rollout.driver import Rollout, run_episodes
-from agemem_jax.rollout.episode import Rules
+from agemem_jax.rollout.episode import EpisodeRules, Rules
 from agemem_jax.rollout.player import Player
 from agemem_jax.rollout.trajectory import Trajectory
+from agemem_jax.tasks.task import Task
 from agemem_jax.training.configuration.run_config import RunConfig
 from agemem_jax.training.warmup.demonstrations import ScriptBackend, ScriptedAgent
+from agemem_jax.training.warmup.reading_agent import ReadingAgent
 from agemem_jax.training.warmup.system_agent import SystemAgent
 
 
@@ -37,9 +40,7 @@ def play_demonstrations(
     picks = rng.choice(len(source), size=count, replace=count > len(source))
     key = jax.random.key(config.seed)
     rollouts = [Rollout(source[int(i)], key) for i in picks]
-    agent = ScriptedAgent
-    if isinstance(rules, SystemRules):
-        agent = functools.partial(SystemAgent, rules.method)
+    agent = functools.partial(agent_for, rules)
     backend = ScriptBackend(
         player.chat, config.warmup.imperfection, config.seed, config.engine.slots, agent
     )
@@ -53,3 +54,14 @@ def play_demonstrations(
     if len(intact) < len(played):
         logging.warning("%d demonstrations failed and are left out", len(played) - len(intact))
     return intact
+
+
+def agent_for(rules: Rules, task: Task, *arguments: Any) -> ScriptedAgent:
+    """The scripted agent that plays `task` by these rules; `arguments` are its other ones."""
+    if isinstance(rules, SystemRules):
+        return SystemAgent(rules.method, task, *arguments)
+    if not isinstance(rules, EpisodeRules):  # of a user's own method, whose tools are not known
+        return ScriptedAgent(task, *arguments)
+    tools = rules.tools(task.goal).names
+    agent = ScriptedAgent if "Add_memory" in tools else ReadingAgent
+    return agent(task, *arguments, tools=tools)

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -95,6 +95,7 @@ class ScriptedAgent:
     """Plays one episode; random choices come from its own generator.
 
     `rehearsals` tells what to do in an environment; it is not asked in an episode with a question.
+    `tools` are the names of those that the episode has, all where it is None: no other is called.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class ScriptedAgent:
         imperfection: Imperfection,
         rng: np.random.Generator,
         rehearsals: Rehearsals | None = None,
+        tools: Collection[str] | None = None,
     ):
         self._task = task
         self._faults = imperfection
         self._rng = rng
         self._rehearsals = rehearsals
+        self._tools = tools
         self._plan: list[str] | None = None  # made when Stage 3 begins
         self._done: list[str] = []  # actions so far
 
@@ -122,6 +125,9 @@ class ScriptedAgent:
 
     def _happens(self, probability: float) -> bool:
         return bool(self._rng.random() < probability)
+
+    def _has(self, tool: str) -> bool:
+        return self._tools is None or tool in self._tools
 
     # --- Stage 1 -----------------------------------------------------------------
 
@@ -149,7 +155,11 @@ class ScriptedAgent:
         if self._happens(self._faults.ignore_change):
             return self._reply("Nothing to keep.")
         known = {content: memory_id for memory_id, content in MEMORY_LINE.findall(retrieved)}
-        if stale not in known or self._happens(self._faults.duplicate_change):
+        if (
+            stale not in known
+            or not self._has("Update_memory")
+            or self._happens(self._faults.duplicate_change)
+        ):
             return self._call("A new fact.", "Add_memory", content=fact)
         return self._call(
             "A known fact changed.", "Update_memory", memory_id=known[stale], content=fact
@@ -162,9 +172,10 @@ class ScriptedAgent:
         if self._happens(self._faults.store_distractor):
             return self._call("A new fact.", "Add_memory", content=message)
         if self._happens(self._faults.tidy):
-            if self._happens(0.5):
+            if self._happens(0.5) and self._has("Summary_context"):
                 return self._call("Make room.", "Summary_context", span="all")
-            return self._call("Make room.", "Filter_context", criteria=message)
+            if self._has("Filter_context"):
+                return self._call("Make room.", "Filter_context", criteria=message)
         return self._reply("Not needed.")
 
     def _summary(self, request: Generate) -> str:
@@ -177,7 +188,8 @@ class ScriptedAgent:
     def _answer(self, request: Generate) -> str:
         last = request.context.messages[-1]
         found = dict(MEMORY_LINE.findall(last.text)) if last.kind is Kind.TOOL_RESULT else None
-        if found is None and not self._happens(self._faults.skip_retrieve):
+        asks = found is None and self._has("Retrieve_memory")
+        if asks and not self._happens(self._faults.skip_retrieve):
             return self._call("Look it up.", "Retrieve_memory", query=self._search_words())
         return self._conclude(tuple((found or {}).values()))
 
@@ -208,7 +220,8 @@ class ScriptedAgent:
         del request  # the plan says it all
         if self._plan is None:
             self._plan = self._rehearsals.plan(self._task.goal)
-            if not self._happens(self._faults.skip_retrieve):
+            asks = self._has("Retrieve_memory")
+            if asks and not self._happens(self._faults.skip_retrieve):
                 return self._call("Look it up.", "Retrieve_memory", query=self._search_words())
         if not self._plan or self._happens(self._faults.wrong_action):
             self._do_another()
