@@ -95,7 +95,8 @@ class ScriptedAgent:
     """Plays one episode; random choices come from its own generator.
 
     `rehearsals` tells what to do in an environment; it is not asked in an episode with a question.
-    `tools` are the names of those that the episode has, all where it is None: no other is called.
+    `tools` are the names of those that the episode has, `Add_memory` among them, and all where it
+    is None: no other is called.
     """
 
     def __init__(
