@@ -77,7 +77,7 @@ def permutation_test(differences: Float[np.ndarray, " task"]) -> float:
     """Two-sided p of the mean being 0, by flipping signs; exact where few flips are possible."""
     values = np.asarray(differences, np.float64)
     values = values[values != 0]  # whose sign changes nothing
-    if not len(values):
+    if len(values) < 2:  # flipped or not, one difference is as far from 0
         return 1.0
     found = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", vectorized=True, n_resamples=_SAMPLES,

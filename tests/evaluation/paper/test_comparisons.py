@@ -36,6 +36,14 @@ def test_methods_that_never_differ_have_a_p_value_of_one():
     assert comparisons.permutation_test(np.zeros(10)) == 1.0
 
 
+@pytest.mark.parametrize("values", [[0.4], [0.0, 0.0, -1.0], [0.0, 0.5, 0.0, 0.0, 0.5]])
+def test_few_tasks_that_differ_are_tested_by_every_flip(values):
+    values = np.array(values)
+    flips = itertools.product((-1, 1), repeat=len(values))
+    expected = np.mean([abs((values * flip).sum()) >= abs(values.sum()) for flip in flips])
+    assert comparisons.permutation_test(values) == expected
+
+
 def test_adjusted_p_values_are_holms():
     assert comparisons.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert comparisons.holm([]) == []
